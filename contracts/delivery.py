@@ -1,0 +1,155 @@
+"""A delivery: what a sender gave us (or what we fetched), byte for byte, plus how we got it.
+
+The wire form in the DELIVERIES stream is the untouched body, the subject (source and kind) and the message
+headers below; `to_headers` and `from_message` are the only writer and reader of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, get_args
+
+Via = Literal["webhook", "poll", "cli", "job", "gate", "ssot"]
+
+SUBJECT_ROOT = "deliveries"
+TOKEN_CHARS_MAX = 64
+IDENTITY_CHARS_MAX = 200
+MESSAGE_ID_HASH_CHARS = 16
+
+MESSAGE_ID = "Nats-Msg-Id"
+IDENTITY = "Odooops-Identity"
+VIA = "Odooops-Via"
+RECEIVED_AT = "Odooops-Received-At"
+VERIFIED_BY = "Odooops-Verified-By"
+BODY_SHA256 = "Odooops-Body-Sha256"
+BODY_OBJECT = "Odooops-Body-Object"
+SENDER_PREFIX = "Sender-"
+
+_OUTSIDE_TOKEN = re.compile(r"[^a-z0-9_-]")
+_IDENTITY = re.compile(rf"[\x21-\x7e]{{1,{IDENTITY_CHARS_MAX}}}")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+
+
+class MalformedName(ValueError):
+    """a name that a sender gave cannot be used"""
+
+
+class UnreadableDelivery(ValueError):
+    """a message in DELIVERIES that OdooOps did not write"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One delivery. `kind` is a dotted path of subject tokens; `headers` are the sender's, lower-cased."""
+
+    source: str
+    identity: str
+    kind: str
+    via: Via
+    received_at: datetime
+    body: bytes = field(repr=False)
+    body_sha256: str
+    verified_by: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    seq: int = 0
+    """Sequence in DELIVERIES; 0 before it is stored."""
+
+    @property
+    def name(self) -> str:
+        """`source:identity`, what answers and logs call it."""
+        return f"{self.source}:{self.identity}"
+
+    @property
+    def subject(self) -> str:
+        """Where it is stored: `deliveries.<source>.<kind…>`."""
+        return f"{SUBJECT_ROOT}.{self.source}.{self.kind}"
+
+    @property
+    def message_id(self) -> str:
+        """What the broker knows a copy by: equal for equal identity and body only."""
+        return f"{self.name}:{self.body_sha256[:MESSAGE_ID_HASH_CHARS]}"
+
+
+def body_sha256(body: bytes) -> str:
+    """The hash that the ledger knows a body by: SHA-256, 64 hex digits."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def subject_token(text: str) -> str:
+    """`text` as one subject token; raises MalformedName where none can be made of it."""
+    token = _OUTSIDE_TOKEN.sub("_", text.lower())
+    if not 0 < len(token) <= TOKEN_CHARS_MAX:
+        raise MalformedName(f"a kind has 1 to {TOKEN_CHARS_MAX} characters, this one has {len(token)}")
+    return token
+
+
+def require_identity(text: str) -> str:
+    """`text` if it can serve as an identity: 1 to 200 printable ASCII characters, no spaces."""
+    if not _IDENTITY.fullmatch(text):
+        raise MalformedName(
+            f"a delivery id has 1 to {IDENTITY_CHARS_MAX} printable ASCII characters and no spaces"
+        )
+    return text
+
+
+def require_ascii(text: str) -> str:
+    """`text` if it may stand in a message header: printable ASCII."""
+    if not _HEADER_VALUE.fullmatch(text):
+        raise MalformedName("header text must be printable ASCII")
+    return text
+
+
+def to_headers(delivery: Delivery, body_object: str | None = None) -> dict[str, str]:
+    """The message headers of `delivery`; `body_object` names the stored body where the message has none."""
+    headers = {
+        MESSAGE_ID: delivery.message_id,
+        IDENTITY: delivery.identity,
+        VIA: delivery.via,
+        RECEIVED_AT: delivery.received_at.isoformat(),
+        BODY_SHA256: delivery.body_sha256,
+    }
+    if delivery.verified_by is not None:
+        headers[VERIFIED_BY] = delivery.verified_by
+    if body_object is not None:
+        headers[BODY_OBJECT] = body_object
+    for name, value in delivery.headers.items():
+        headers[SENDER_PREFIX + name] = value
+    return headers
+
+
+def from_message(subject: str, headers: Mapping[str, str], body: bytes, seq: int) -> Delivery:
+    """The delivery that `to_headers` wrote, its body at hand; raises UnreadableDelivery for any other."""
+    try:
+        root, source, kind = subject.split(".", 2)
+        if root != SUBJECT_ROOT:
+            raise UnreadableDelivery(f"the subject {subject} is not one of deliveries")
+        via = headers[VIA]
+        if via not in get_args(Via):
+            raise UnreadableDelivery(f"{VIA} is {via!r}")
+        received_at = datetime.fromisoformat(headers[RECEIVED_AT])
+        if received_at.tzinfo is None:
+            raise UnreadableDelivery(f"{RECEIVED_AT} has no zone")
+        return Delivery(
+            source=source,
+            identity=headers[IDENTITY],
+            kind=kind,
+            via=via,  # type: ignore[arg-type]  # just compared with the literal's values
+            received_at=received_at,
+            body=body,
+            body_sha256=headers[BODY_SHA256],
+            verified_by=headers.get(VERIFIED_BY),
+            headers={
+                name[len(SENDER_PREFIX) :].lower(): value
+                for name, value in headers.items()
+                if name.startswith(SENDER_PREFIX)
+            },
+            seq=seq,
+        )
+    except KeyError as missing:
+        raise UnreadableDelivery(f"the header {missing} is missing") from None
+    except ValueError as error:
+        raise UnreadableDelivery(str(error)) from None

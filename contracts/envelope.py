@@ -1,0 +1,112 @@
+"""Events: typed, past-tense, provider-independent facts, and their CloudEvents 1.0 form on NATS.
+
+An event's id derives from the fact alone, so that webhook, poll and re-delivery of one fact give one id.
+Wire form: CloudEvents 1.0, NATS binary mode (`ce-*` headers, JSON data); source: the CloudEvents NATS binding.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import ClassVar, Literal
+from uuid import UUID, uuid5
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from contracts.version import Moment
+
+Level = Literal["debug", "info", "warn", "error"]
+
+SUBJECT_ROOT = "events"
+NAMESPACE = UUID("6f7a1c52-9d0e-5a9b-8c53-0d1b8a6f4e21")
+"""The uuid5 namespace of event ids. It never changes: every stored id depends on it."""
+
+
+class Event(BaseModel):
+    """What every event states. Subclasses add the family's fields and set `type`, `<family>.<verb>`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    type: ClassVar[str]
+
+    source: str
+    """Which provider told us: `github`."""
+    ref: str
+    """Stable name of the thing that the event is about."""
+    moment: Moment
+    """When the fact was true, and how late in the thing's life: see contracts/version.py."""
+    fact: str = ""
+    """The provider's own event id, or what tells apart two facts of one type, ref and moment."""
+    occurred_at: AwareDatetime
+    """The provider's time of the fact; where it gives none, the time of receipt."""
+    actor: str | None = None
+    """Who did it, by the provider's account name."""
+
+    @cached_property
+    def id(self) -> str:
+        """One id per fact: uuid5 of type, ref, moment and fact."""
+        return str(uuid5(NAMESPACE, "\x1f".join((self.type, self.ref, repr(self.moment), self.fact))))
+
+    @property
+    def summary(self) -> str:
+        """One line for a person who reads a log. May hold provider text: escape it where it is shown."""
+        return self.type
+
+    @property
+    def level(self) -> Level:
+        """How much a person should care."""
+        return "info"
+
+    @property
+    def correlation(self) -> str | None:
+        """What ties events of several things together: the commit, where there is one."""
+        return None
+
+    @property
+    def env(self) -> str | None:
+        """The environment that the event is about, by the provider's name for it."""
+        return None
+
+    @property
+    def subject(self) -> str:
+        """Where it is published: `events.<family>.<verb>`."""
+        return f"{SUBJECT_ROOT}.{self.type}"
+
+
+_LEVELS: dict[str, Level] = {
+    "failed": "error",
+    "action_required": "warn",
+    "cancelled": "warn",
+    "unknown": "warn",
+}
+
+
+class RunEvent(Event):
+    """An event about something that runs and ends: it belongs in `ops.run_events` too."""
+
+    @property
+    def step(self) -> str | None:
+        """Which part of the run, where the event is about one part only."""
+        return None
+
+    @property
+    def outcome(self) -> str | None:
+        """The normalised state that the run is in by this event."""
+        return None
+
+    @property
+    def level(self) -> Level:
+        return _LEVELS.get(self.outcome or "", "info")
+
+
+def to_headers(event: Event, delivery: str) -> dict[str, str]:
+    """The message headers of `event`, caused by `delivery` (`source:identity`)."""
+    return {
+        "Nats-Msg-Id": event.id,
+        "content-type": "application/json",
+        "ce-specversion": "1.0",
+        "ce-id": event.id,
+        "ce-source": f"odooops/{event.source}",
+        "ce-type": event.type,
+        "ce-subject": event.ref,
+        "ce-time": event.occurred_at.isoformat(),
+        "ce-delivery": delivery,
+    }

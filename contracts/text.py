@@ -1,0 +1,81 @@
+"""From bytes to clean text: the one decoder of JSON that a sender gave us.
+
+JSON allows what Postgres refuses: NUL characters and lone surrogates. Both become U+FFFD here, so that
+every string past this module can be stored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+REPLACEMENT = "\ufffd"
+_REFUSED = re.compile("[\x00\ud800-\udfff]")
+_SLOW_MARKS = (b"\\u0000", b"NaN", b"Infinity")
+"""The fast parser keeps NUL and takes NaN and Infinity, which are not JSON."""
+
+
+class NotJson(ValueError):
+    """the body is not JSON"""
+
+
+class _AnyObject(BaseModel):
+    """Any JSON object: parsed to the last byte, nothing kept."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def clean(text: str) -> str:
+    """`text` with every NUL and lone surrogate replaced by U+FFFD."""
+    return _REFUSED.sub(REPLACEMENT, text)
+
+
+def clean_value(value: Any) -> Any:
+    """A decoded JSON value with every string in it, keys included, cleaned."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [clean_value(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(key): clean_value(item) for key, item in value.items()}
+    return value
+
+
+def parse(model: type[Model], body: bytes) -> Model:
+    """`body` as `model`, straight from bytes: only the declared fields become Python objects.
+
+    Raises NotJson where the body is not a JSON text, pydantic's ValidationError where its shape is another.
+    """
+    if not any(mark in body for mark in _SLOW_MARKS):
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
+                raise
+    # The fast parser refuses lone surrogates, which senders may write; the standard library takes them.
+    return model.model_validate(decode(body))
+
+
+def require_object(body: bytes) -> None:
+    """Raise NotJson unless `body` is one JSON object; what is in it does not matter."""
+    try:
+        parse(_AnyObject, body)
+    except ValidationError:
+        raise NotJson("the body is JSON but not an object") from None
+
+
+def decode(body: bytes) -> Any:
+    """Any JSON text, cleaned. Raises NotJson; NaN and Infinity are not JSON."""
+    try:
+        return clean_value(json.loads(body, parse_constant=_refuse_constant))
+    except (ValueError, RecursionError) as error:
+        raise NotJson(f"the body is not JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

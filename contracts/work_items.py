@@ -1,0 +1,103 @@
+"""Work items: issues, pull requests and tasks, whoever tracks them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import AwareDatetime
+
+from contracts.envelope import Event
+from contracts.version import Int64
+
+WorkItemKind = Literal["issue", "pull_request", "task"]
+WorkItemStatus = Literal["open", "in_progress", "done", "cancelled"]
+"""Normalised states. Deleted is no state: it is `deleted_at`."""
+
+
+class WorkItemEvent(Event):
+    """A sight of one work item. `ref` is the item: `github:<org>/<repo>#<n>`.
+
+    `stated` says whether the sender showed the shared group (title to closed_at) in full; where it did not,
+    those fields mean nothing and no read model takes them.
+    """
+
+    system: str
+    kind: WorkItemKind
+    external_id: str
+    project: str
+    project_id: Int64 | None = None
+    number: Int64 | None = None
+    url: str | None = None
+    author: str | None = None
+    created_at: AwareDatetime | None = None
+    change: str
+    """What happened, in the provider's word: `labeled`."""
+    detail: str | None = None
+    """What the change was about: the label, the assignee, the milestone."""
+
+    stated: bool
+    title: str | None = None
+    status: WorkItemStatus | None = None
+    provider_status: str | None = None
+    labels: list[str] = []
+    assignee: str | None = None
+    assignees: list[str] = []
+    milestone: str | None = None
+    updated_at: AwareDatetime | None = None
+    closed_at: AwareDatetime | None = None
+    merged_at: AwareDatetime | None = None
+
+    pull_request_stated: bool = False
+    """Whether draft, head and base below were shown."""
+    draft: bool | None = None
+    head_ref: str | None = None
+    head_sha: str | None = None
+    base_ref: str | None = None
+
+    @property
+    def summary(self) -> str:
+        what = f"{self.change} {self.detail}" if self.detail else self.change
+        title = f" {self.title}" if self.title else ""
+        return f"{self.ref.partition(':')[2]}:{title} [{what}]"
+
+
+class WorkItemOpened(WorkItemEvent):
+    """An item was created."""
+
+    type: ClassVar[str] = "work_item.opened"
+
+
+class WorkItemUpdated(WorkItemEvent):
+    """Something about an item changed: `change` and `detail` say what."""
+
+    type: ClassVar[str] = "work_item.updated"
+
+
+class WorkItemClosed(WorkItemEvent):
+    """An item was finished or given up: `status` says which."""
+
+    type: ClassVar[str] = "work_item.closed"
+
+
+class WorkItemReopened(WorkItemEvent):
+    """A closed item is open again."""
+
+    type: ClassVar[str] = "work_item.reopened"
+
+
+class WorkItemDeleted(WorkItemEvent):
+    """An item is gone from where it was; `moved_to` is its new ref where it was transferred."""
+
+    type: ClassVar[str] = "work_item.deleted"
+
+    deleted_at: AwareDatetime
+    moved_to: str | None = None
+
+
+class WorkItemCommented(WorkItemEvent):
+    """Somebody wrote, edited or deleted a comment: `change` says which. The text stays in the delivery."""
+
+    type: ClassVar[str] = "work_item.commented"
+
+    comment_id: Int64
+    comment_url: str | None = None

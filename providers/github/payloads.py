@@ -1,0 +1,396 @@
+"""The fields of GitHub's payloads that we use, and no others: pydantic skips the rest without building it.
+
+What old captures lack has a default; what gives a thing its name (ids, numbers, full names) has none.
+A field typed `None` belongs to the body of another event: where it is filled, header and body do not match.
+Payloads in full: https://docs.github.com/en/webhooks/webhook-events-and-payloads
+"""
+
+from __future__ import annotations
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from contracts.version import Int64
+
+
+class Upstream(BaseModel):
+    """Any object that GitHub sends."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Account(Upstream):
+    """A user, a bot, an organisation or an enterprise (which has a slug and no login)."""
+
+    login: str | None = None
+    slug: str | None = None
+
+
+class Repository(Upstream):
+    """A repository, as far as the thing inside it needs it."""
+
+    id: Int64
+    full_name: str
+
+
+class Payload(Upstream):
+    """A whole body; `sender` is the account whose doing it was."""
+
+    sender: Account | None = None
+
+    @property
+    def actor(self) -> str | None:
+        return self.sender.login if self.sender else None
+
+
+class Action(Payload):
+    """A body about something in a repository; `action` says what happened to it."""
+
+    action: str
+    repository: Repository
+
+
+class Named(Upstream):
+    """A workflow or an application."""
+
+    name: str | None = None
+    slug: str | None = None
+
+
+class Commit(Upstream):
+    message: str | None = None
+
+
+class Numbered(Upstream):
+    """An issue or pull request where only its number matters."""
+
+    number: Int64
+
+
+class RunId(Upstream):
+    """A workflow run where only its name matters. Captures from before re-runs have no `run_attempt`."""
+
+    id: Int64
+    run_attempt: Int64 | None = None
+
+
+class WorkflowRun(RunId):
+    run_number: Int64 | None = None
+    name: str | None = None
+    display_title: str | None = None
+    head_branch: str | None = None
+    head_sha: str | None = None
+    head_commit: Commit | None = None
+    event: str | None = None
+    pull_requests: list[Numbered] | None = None
+    status: str | None = None
+    conclusion: str | None = None
+    html_url: str | None = None
+    created_at: AwareDatetime | None = None
+    run_started_at: AwareDatetime | None = None
+    updated_at: AwareDatetime | None = None
+
+
+class WorkflowRunPayload(Action):
+    workflow_run: WorkflowRun
+    workflow: Named | None = None
+    deployment: None = None
+
+
+class WorkflowJob(Upstream):
+    id: Int64
+    run_id: Int64
+    run_attempt: Int64 | None = None
+    name: str
+    workflow_name: str | None = None
+    head_branch: str | None = None
+    head_sha: str | None = None
+    status: str | None = None
+    conclusion: str | None = None
+    runner_name: str | None = None
+    labels: list[str] | None = None
+    html_url: str | None = None
+    created_at: AwareDatetime | None = None
+    started_at: AwareDatetime | None = None
+    completed_at: AwareDatetime | None = None
+
+
+class WorkflowJobPayload(Action):
+    workflow_job: WorkflowJob
+
+
+class SuiteBranch(Upstream):
+    head_branch: str | None = None
+
+
+class Check(Upstream):
+    """What check runs and check suites share."""
+
+    id: Int64
+    app: Named | None = None
+    head_sha: str | None = None
+    status: str | None = None
+    conclusion: str | None = None
+
+
+class CheckRun(Check):
+    name: str
+    check_suite: SuiteBranch | None = None
+    html_url: str | None = None
+    started_at: AwareDatetime | None = None
+    completed_at: AwareDatetime | None = None
+
+
+class CheckRunPayload(Action):
+    check_run: CheckRun
+    deployment_status: None = None
+
+
+class CheckSuite(Check):
+    head_branch: str | None = None
+    created_at: AwareDatetime | None = None
+    updated_at: AwareDatetime | None = None
+
+
+class CheckSuitePayload(Action):
+    check_suite: CheckSuite
+
+
+class Deployment(Upstream):
+    id: Int64
+    environment: str
+    production_environment: bool | None = None
+    ref: str | None = None
+    sha: str | None = None
+    task: str | None = None
+    creator: Account | None = None
+    created_at: AwareDatetime | None = None
+
+
+class DeploymentPayload(Action):
+    deployment: Deployment
+    workflow_run: RunId | None = None
+    deployment_status: None = None
+    workflow_job: None = None
+
+
+class DeploymentStatus(Upstream):
+    id: Int64
+    state: str
+    description: str | None = None
+    environment_url: str | None = None
+    target_url: str | None = None
+    log_url: str | None = None
+    created_at: AwareDatetime | None = None
+    updated_at: AwareDatetime | None = None
+
+
+class DeploymentStatusPayload(Action):
+    deployment: Deployment
+    deployment_status: DeploymentStatus
+    workflow_run: RunId | None = None
+
+
+class Label(Upstream):
+    name: str
+
+
+class Titled(Upstream):
+    title: str
+
+
+class Item(Upstream):
+    """What issues and pull requests share. Pinned and unpinned samples lack `state`, `labels`, `assignee`."""
+
+    number: Int64
+    title: str | None = None
+    state: str | None = None
+    labels: list[Label] | None = None
+    assignee: Account | None = None
+    assignees: list[Account] | None = None
+    milestone: Titled | None = None
+    user: Account | None = None
+    html_url: str | None = None
+    created_at: AwareDatetime | None = None
+    updated_at: AwareDatetime | None = None
+    closed_at: AwareDatetime | None = None
+
+
+class PullRequestLink(Upstream):
+    """What an issue says where it is a pull request's. Older captures lack `merged_at`."""
+
+    merged_at: AwareDatetime | None = None
+
+
+class Issue(Item):
+    state_reason: str | None = None
+    pull_request: PullRequestLink | None = None
+
+
+class Branch(Upstream):
+    ref: str | None = None
+    sha: str | None = None
+
+
+class PullRequest(Item):
+    merged: bool | None = None
+    merged_at: AwareDatetime | None = None
+    draft: bool | None = None
+    head: Branch | None = None
+    base: Branch | None = None
+
+
+class ItemPayload(Action):
+    """What an action on an item may be about stands beside the item."""
+
+    label: Label | None = None
+    assignee: Account | None = None
+    milestone: Titled | None = None
+
+
+class Transfer(Upstream):
+    """Where a transferred issue went, or where an opened one came from. Other changes we do not read."""
+
+    new_issue: Issue | None = None
+    new_repository: Repository | None = None
+    old_issue: Numbered | None = None
+    old_repository: Repository | None = None
+
+
+class IssuePayload(ItemPayload):
+    issue: Issue
+    changes: Transfer | None = None
+    comment: None = None
+
+
+class PullRequestPayload(ItemPayload):
+    pull_request: PullRequest
+    requested_reviewer: Account | None = None
+    requested_team: Named | None = None
+    after: str | None = None
+    comment: None = None
+    review: None = None
+    thread: None = None
+
+
+class Comment(Upstream):
+    id: Int64
+    html_url: str | None = None
+    created_at: AwareDatetime | None = None
+    updated_at: AwareDatetime | None = None
+
+
+class IssueCommentPayload(Action):
+    issue: Issue
+    comment: Comment
+
+
+class PushedRepository(Repository):
+    """In a push `pushed_at` is a number of seconds, elsewhere text; pydantic reads both."""
+
+    pushed_at: AwareDatetime | None = None
+
+
+class PushPayload(Payload):
+    repository: PushedRepository
+    ref: str
+    before: str
+    after: str
+    created: bool = False
+    deleted: bool = False
+    forced: bool = False
+    commits: list[Upstream] | None = None
+    head_commit: Commit | None = None
+    compare: str | None = None
+    pusher: Named | None = None
+
+    @property
+    def actor(self) -> str | None:
+        return super().actor or (self.pusher.name if self.pusher else None)
+
+
+class ChangedRepository(PushedRepository):
+    name: str | None = None
+    private: bool | None = None
+    archived: bool | None = None
+    updated_at: AwareDatetime | None = None
+
+
+class FormerName(Upstream):
+    """GitHub calls a former value `from`, which is a keyword here."""
+
+    former: str | None = Field(default=None, alias="from")
+
+
+class NameChange(Upstream):
+    name: FormerName | None = None
+
+
+class FormerOwner(Upstream):
+    user: Account | None = None
+    organization: Account | None = None
+
+
+class OwnerChange(Upstream):
+    former: FormerOwner | None = Field(default=None, alias="from")
+
+
+class RepositoryChanges(Upstream):
+    """What a repository was called, or whose it was, before."""
+
+    repository: NameChange | None = None
+    owner: OwnerChange | None = None
+
+
+class RepositoryPayload(Payload):
+    """Most bodies have a repository and an action, so the other events' main objects are refused by name."""
+
+    action: str
+    repository: ChangedRepository
+    changes: RepositoryChanges | None = None
+    check_run: None = None
+    check_suite: None = None
+    deployment: None = None
+    hook: None = None
+    issue: None = None
+    pull_request: None = None
+    workflow_job: None = None
+    workflow_run: None = None
+
+
+class Installation(Upstream):
+    """Times are numbers or text. Other bodies carry a stub with an id alone: `app_id` tells the real one."""
+
+    id: Int64
+    app_id: Int64
+    app_slug: str | None = None
+    account: Account | None = None
+    updated_at: AwareDatetime | None = None
+
+
+class InstallationPayload(Payload):
+    action: str
+    installation: Installation
+    repositories: list[Repository] | None = None
+
+
+class Hook(Upstream):
+    id: Int64
+    events: list[str] | None = None
+    active: bool | None = None
+    updated_at: AwareDatetime | None = None
+
+
+class HookPayload(Payload):
+    """A hook belongs to a repository, an organisation or (neither is named) an app."""
+
+    hook: Hook
+    repository: Repository | None = None
+    organization: Account | None = None
+
+
+class PingPayload(HookPayload):
+    action: None = None
+
+
+class MetaPayload(HookPayload):
+    action: str

@@ -1,0 +1,278 @@
+"""Issues, pull requests and their comments as sights of work items. Both share one space of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from contracts.delivery import Delivery
+from contracts.envelope import Event
+from contracts.version import micros, moment
+from contracts.work_items import (
+    WorkItemClosed,
+    WorkItemCommented,
+    WorkItemDeleted,
+    WorkItemEvent,
+    WorkItemOpened,
+    WorkItemReopened,
+    WorkItemStatus,
+    WorkItemUpdated,
+)
+from providers.github.payloads import (
+    Issue,
+    IssueCommentPayload,
+    IssuePayload,
+    ItemPayload,
+    PullRequest,
+    PullRequestPayload,
+    Repository,
+    Transfer,
+)
+
+OPENED, OTHER, CLOSED, MERGED = 0, 1, 2, 3
+ACTION_RANKS: Mapping[str, int] = {
+    "opened": OPENED,
+    "closed": CLOSED,
+    "transferred": CLOSED,
+    "deleted": CLOSED,
+}
+"""Which of two actions in one second is later in an item's life. A merge is a `closed` that ranks higher."""
+
+EVENTS: Mapping[str, type[WorkItemEvent]] = {
+    "opened": WorkItemOpened,
+    "closed": WorkItemClosed,
+    "reopened": WorkItemReopened,
+}
+"""Every other action is an update, so that an action which GitHub adds is one too."""
+
+GIVEN_UP = ("not_planned", "duplicate")
+"""Why an issue may be closed without being done."""
+
+SHARED_GROUP = frozenset(("title", "state", "labels", "assignees", "milestone", "closed_at"))
+MERGE_KEYS = frozenset(("merged", "merged_at"))
+
+E = TypeVar("E", bound=WorkItemEvent)
+
+
+def issue(payload: IssuePayload, delivery: Delivery) -> list[Event]:
+    """Something happened to an issue, or to the issue side of a pull request."""
+    if payload.action == "deleted":
+        return [_departure(payload, delivery, moved_to=None)]
+    if payload.action == "transferred":
+        arrival = _arrival(payload, delivery)
+        departure = _departure(payload, delivery, moved_to=arrival.ref if arrival else None)
+        return [departure, arrival] if arrival else [departure]
+    return [_change(payload.issue, payload, delivery, _about(payload), _origin(payload.changes))]
+
+
+def pull_request(payload: PullRequestPayload, delivery: Delivery) -> list[Event]:
+    """Something happened to a pull request."""
+    about = _about(payload)
+    if about is None and payload.requested_reviewer:
+        about = payload.requested_reviewer.login
+    elif about is None and payload.requested_team:
+        about = payload.requested_team.name
+    return [_change(payload.pull_request, payload, delivery, about or payload.after)]
+
+
+def issue_comment(payload: IssueCommentPayload, delivery: Delivery) -> list[Event]:
+    """A comment was written, edited or deleted; the body shows the item too, as of its own updated_at."""
+    comment = payload.comment
+    at = comment.updated_at or comment.created_at
+    return [
+        _sight(
+            WorkItemCommented,
+            payload.issue,
+            payload,
+            delivery,
+            rank=OTHER,
+            fact=f"{payload.action}:{comment.id}:{micros(at) if at else ''}",
+            change=payload.action,
+            occurred_at=at,
+            comment_id=comment.id,
+            comment_url=comment.html_url,
+        )
+    ]
+
+
+def item_ref(repository: Repository, number: int) -> str:
+    """The ref of an issue or pull request."""
+    return f"github:{repository.full_name}#{number}"
+
+
+def _change(
+    item: Issue | PullRequest,
+    payload: IssuePayload | PullRequestPayload,
+    delivery: Delivery,
+    about: str | None,
+    origin: str | None = None,
+) -> WorkItemEvent:
+    """What an action did to an item that is still there; `about` is what it was about."""
+    action = payload.action
+    merge = action == "closed" and _is_merged(item)
+    return _sight(
+        EVENTS.get(action, WorkItemUpdated),
+        item,
+        payload,
+        delivery,
+        rank=MERGED if merge else ACTION_RANKS.get(action, OTHER),
+        fact=f"{action}:{about}" if about else action,
+        change=action,
+        detail=about or origin,
+    )
+
+
+def _departure(payload: IssuePayload, delivery: Delivery, moved_to: str | None) -> WorkItemDeleted:
+    """An issue is gone from its number; GitHub gives no time for it but the issue's last change."""
+    return _sight(
+        WorkItemDeleted,
+        payload.issue,
+        payload,
+        delivery,
+        rank=ACTION_RANKS[payload.action],
+        fact=payload.action,
+        change=payload.action,
+        detail=moved_to,
+        deleted_at=payload.issue.updated_at or delivery.received_at,
+        moved_to=moved_to,
+    )
+
+
+def _arrival(payload: IssuePayload, delivery: Delivery) -> WorkItemOpened | None:
+    """The issue at its new place, stated as the new repository's own `opened` states it."""
+    moves = payload.changes
+    if moves is None or moves.new_issue is None or moves.new_repository is None:
+        return None
+    return _sight(
+        WorkItemOpened,
+        moves.new_issue,
+        payload,
+        delivery,
+        repository=moves.new_repository,
+        rank=OPENED,
+        fact="opened",
+        change="opened",
+        detail=item_ref(payload.repository, payload.issue.number),
+    )
+
+
+def _origin(moves: Transfer | None) -> str | None:
+    """Where an opened issue was transferred from."""
+    if moves is None or moves.old_repository is None or moves.old_issue is None:
+        return None
+    return item_ref(moves.old_repository, moves.old_issue.number)
+
+
+def _about(payload: ItemPayload) -> str | None:
+    """The label, assignee or milestone that an action is about: facts of one second differ by it."""
+    if payload.label:
+        return payload.label.name
+    if payload.assignee:
+        return payload.assignee.login
+    return payload.milestone.title if payload.milestone else None
+
+
+def _sight(
+    event: type[E],
+    item: Issue | PullRequest,
+    payload: IssuePayload | PullRequestPayload | IssueCommentPayload,
+    delivery: Delivery,
+    *,
+    rank: int,
+    repository: Repository | None = None,
+    occurred_at: datetime | None = None,
+    **more: Any,
+) -> E:
+    """An event about `item`, in the payload's repository unless another is given."""
+    at = item.updated_at or delivery.received_at
+    home = repository or payload.repository
+    return event(
+        source=delivery.source,
+        ref=item_ref(home, item.number),
+        moment=moment(at, rank),
+        occurred_at=occurred_at or at,
+        actor=payload.actor,
+        system="github",
+        kind="pull_request" if _is_pull_request(item) else "issue",
+        # The ids of an issue and of its pull request differ, though they are one item.
+        external_id=f"{home.full_name}#{item.number}",
+        project=home.full_name,
+        project_id=home.id,
+        number=item.number,
+        url=item.html_url,
+        author=item.user.login if item.user else None,
+        created_at=item.created_at,
+        stated=(stated := _is_stated(item)),
+        **(_shared_group(item) if stated else {}),
+        **(_pull_request_group(item) if isinstance(item, PullRequest) else {}),
+        **more,
+    )
+
+
+def _is_stated(item: Issue | PullRequest) -> bool:
+    """Whether the shared group is shown in full, a closed pull request's merge included."""
+    if item.state is None or not SHARED_GROUP.issubset(item.model_fields_set):
+        return False
+    if item.state != "closed" or not _is_pull_request(item):
+        return True
+    merge = item if isinstance(item, PullRequest) else item.pull_request
+    return merge is not None and not MERGE_KEYS.isdisjoint(merge.model_fields_set)
+
+
+def _shared_group(item: Issue | PullRequest) -> dict[str, Any]:
+    merged = _is_merged(item)
+    return {
+        "title": item.title,
+        "status": _status(item, merged),
+        "provider_status": "merged" if merged else item.state,
+        "labels": [label.name for label in item.labels or []],
+        "assignee": _assignee(item),
+        "assignees": [account.login for account in item.assignees or [] if account.login],
+        "milestone": item.milestone.title if item.milestone else None,
+        "updated_at": item.updated_at,
+        "closed_at": item.closed_at,
+        "merged_at": _merged_at(item),
+    }
+
+
+def _pull_request_group(item: PullRequest) -> dict[str, Any]:
+    return {
+        "pull_request_stated": True,
+        "draft": item.draft,
+        "head_ref": item.head.ref if item.head else None,
+        "head_sha": item.head.sha if item.head else None,
+        "base_ref": item.base.ref if item.base else None,
+    }
+
+
+def _status(item: Issue | PullRequest, merged: bool) -> WorkItemStatus | None:
+    """The normalised state; None for a word that we do not know."""
+    if item.state == "open":
+        return "open"
+    if item.state != "closed":
+        return None
+    if _is_pull_request(item):
+        return "done" if merged else "cancelled"
+    return "cancelled" if isinstance(item, Issue) and item.state_reason in GIVEN_UP else "done"
+
+
+def _assignee(item: Issue | PullRequest) -> str | None:
+    """The first assignee, who stands alone in the older of two fields."""
+    if "assignee" in item.model_fields_set:
+        return item.assignee.login if item.assignee else None
+    return item.assignees[0].login if item.assignees else None
+
+
+def _is_pull_request(item: Issue | PullRequest) -> bool:
+    return isinstance(item, PullRequest) or item.pull_request is not None
+
+
+def _is_merged(item: Issue | PullRequest) -> bool:
+    return _merged_at(item) is not None or (isinstance(item, PullRequest) and item.merged is True)
+
+
+def _merged_at(item: Issue | PullRequest) -> datetime | None:
+    if isinstance(item, PullRequest):
+        return item.merged_at
+    return item.pull_request.merged_at if item.pull_request else None

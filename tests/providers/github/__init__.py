@@ -1,0 +1,1 @@
+"""GitHub: sample deliveries, what they must become, and the traps among them."""

@@ -1,0 +1,62 @@
+"""What stands beside the provider says the same as the provider: SSOT, contract page, demo samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from ruamel.yaml import YAML
+
+from providers.github import PROVIDER
+from providers.github.normalize import KINDS
+from providers.port import Receipt, Secret
+from tests.providers.github.deliveries import SAMPLES, normalized
+
+ROOT = Path(__file__).parents[3]
+STORY: list[dict[str, Any]] = [
+    told
+    for told in json.loads((ROOT / "samples/deliveries.json").read_bytes())
+    if told["source"] == PROVIDER.name
+]
+
+
+def test_the_ssot_file_subscribes_to_exactly_the_events_that_are_understood() -> None:
+    declared = YAML(typ="safe").load(ROOT / "ssot/providers/github.yaml")
+    assert sorted(KINDS) == declared["events"]
+    assert (PROVIDER.name, False) == (declared["name"], declared["unsigned"])
+
+
+def test_the_contract_page_speaks_of_every_event() -> None:
+    page = (ROOT / "contracts/upstream/github.md").read_text()
+    assert [] == [event for event in KINDS if event not in page]
+
+
+@pytest.mark.parametrize("told", STORY, ids=lambda told: str(told["file"]))
+def test_a_delivery_of_the_story_is_a_sample_that_is_accepted_and_means_something(
+    told: dict[str, Any],
+) -> None:
+    body = (ROOT / "samples" / told["file"]).read_bytes()
+    secret = Secret("GITHUB_WEBHOOK_SECRET", b"made up")
+    headers = {
+        "x-github-event": told["event"],
+        "x-github-delivery": told["delivery"],
+        "content-type": "application/json",
+        **PROVIDER.sign(body, secret),
+    }
+    verification = PROVIDER.verify(headers, [secret])
+    verification.update(body)
+    assert Receipt(
+        identity=str(UUID(told["delivery"])), kind=told["event"], verified_by=secret.name
+    ) == verification.finish(body)
+    assert normalized(told["event"], body)
+    assert body in [path.read_bytes() for path in SAMPLES if path.parent.name == told["event"]]
+
+
+def test_the_story_tells_every_file_once() -> None:
+    files = sorted(path.name for path in (ROOT / "samples").glob("[0-9]*.json"))
+    told_files = [told["file"] for told in STORY]
+    assert told_files == [name for name in files if name in told_files]
+    assert len(STORY) == len({told["delivery"] for told in STORY})
