@@ -1,0 +1,76 @@
+"""ops.deliveries: the ledger, one row per (source, identity, body) and what became of it.
+
+No event folds into it: the projector states what it made of a delivery. `status` is ranked, so that a
+delivery only ever gets further: a parked one may be projected by better code, a projected one may turn out
+to be in conflict with an earlier body, an operator has the last word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Literal
+
+from contracts.version import Version
+from read_models.port import (
+    EARLIEST,
+    FACT,
+    FIRST_TRIED,
+    GREATEST,
+    KEY,
+    LATEST,
+    NOTE,
+    TALLY,
+    VERSION,
+    Index,
+    ReadModel,
+)
+
+Status = Literal["parked", "ignored", "projected", "conflict", "discarded", "redacted"]
+RANKS: dict[Status, int] = {
+    "parked": 1,
+    "ignored": 2,
+    "projected": 3,
+    "conflict": 4,
+    "discarded": 5,
+    "redacted": 6,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRow:
+    """One delivery. `stream_seq` is where its body first stands in DELIVERIES, `last_seq` where it last does."""
+
+    source: Annotated[str, KEY]
+    identity: Annotated[str, KEY]
+    body_sha256: Annotated[str, KEY]
+    kind: Annotated[str | None, FACT] = None
+    via: Annotated[str | None, FACT] = None
+    verified_by: Annotated[str | None, FACT] = None
+    """Name of the secret that vouched for it, never its value."""
+    body_bytes: Annotated[int | None, FACT] = None
+    received_at: Annotated[datetime | None, EARLIEST] = None
+    stream_seq: Annotated[int | None, EARLIEST] = None
+    last_seq: Annotated[int | None, GREATEST] = None
+    version: Annotated[Version, VERSION] = ()
+    status: Annotated[str | None, LATEST] = None
+    reason: Annotated[str | None, LATEST] = None
+    refs: Annotated[list[str] | None, LATEST] = None
+    """Every ref that it said something about: what `refold` reads it for."""
+    event_count: Annotated[int | None, LATEST] = None
+    attempts: Annotated[int, TALLY] = 0
+    first_tried_at: Annotated[datetime | None, FIRST_TRIED] = None
+    last_error: Annotated[str | None, NOTE] = None
+
+
+READ_MODEL = ReadModel(
+    name="deliveries",
+    row=DeliveryRow,
+    folds={},
+    ref_column=None,
+    indexes=(
+        Index("deliveries_refs", ("refs",), "gin"),
+        Index("deliveries_stream_seq", ("stream_seq",)),
+        Index("deliveries_set_aside", ("status", "source"), where="status IN ('parked', 'conflict')"),
+    ),
+)

@@ -1,0 +1,100 @@
+"""ops.deployments: one row per deployment of a commit to an environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from contracts.deployments import DeploymentCreated, DeploymentEvent, DeploymentStatusChanged
+from contracts.version import Version
+from read_models.port import (
+    EARLIEST,
+    FACT,
+    GREATEST,
+    KEY,
+    LATEST,
+    VERSION,
+    Index,
+    ReadModel,
+    Statement,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A deployment. Before its first status was heard of, `status` is NULL: unknown."""
+
+    ref: Annotated[str, KEY]
+    source: Annotated[str | None, FACT] = None
+    external_id: Annotated[str | None, FACT] = None
+    repository_id: Annotated[int | None, FACT] = None
+    environment: Annotated[str | None, FACT] = None
+    production: Annotated[bool | None, FACT] = None
+    git_ref: Annotated[str | None, FACT] = None
+    commit_sha: Annotated[str | None, FACT] = None
+    task: Annotated[str | None, FACT] = None
+    creator: Annotated[str | None, FACT] = None
+    build_ref: Annotated[str | None, FACT] = None
+    repository: Annotated[str | None, FACT] = None
+    created_at: Annotated[datetime | None, EARLIEST] = None
+    version: Annotated[Version, VERSION] = ()
+    status: Annotated[str | None, LATEST] = None
+    provider_status: Annotated[str | None, LATEST] = None
+    description: Annotated[str | None, LATEST] = None
+    url: Annotated[str | None, LATEST] = None
+    log_url: Annotated[str | None, LATEST] = None
+    status_at: Annotated[datetime | None, LATEST] = None
+    deployed_at: Annotated[datetime | None, EARLIEST] = None
+    """When it first succeeded."""
+    last_event_at: Annotated[datetime | None, GREATEST] = None
+
+
+def _created(statement: Statement[DeploymentEvent]) -> Deployment:
+    return Deployment(**_facts(statement.event))
+
+
+def _status(statement: Statement[DeploymentStatusChanged]) -> Deployment:
+    event = statement.event
+    return Deployment(
+        **_facts(event),
+        version=statement.version,
+        status=event.status,
+        provider_status=event.provider_status,
+        description=event.description,
+        url=event.url,
+        log_url=event.log_url,
+        status_at=event.occurred_at,
+        deployed_at=event.occurred_at if event.status == "success" else None,
+    )
+
+
+def _facts(event: DeploymentEvent) -> dict[str, Any]:
+    return {
+        "ref": event.ref,
+        "source": event.source,
+        "external_id": str(event.deployment_id),
+        "repository_id": event.repository_id,
+        "environment": event.environment,
+        "production": event.production,
+        "git_ref": event.git_ref,
+        "commit_sha": event.commit_sha,
+        "task": event.task,
+        "creator": event.creator,
+        "build_ref": event.build_ref,
+        "repository": event.repository,
+        "created_at": event.created_at,
+        "last_event_at": event.occurred_at,
+    }
+
+
+READ_MODEL = ReadModel(
+    name="deployments",
+    row=Deployment,
+    folds={DeploymentCreated: _created, DeploymentStatusChanged: _status},
+    ref_column="ref",
+    indexes=(
+        Index("deployments_commit_sha", ("commit_sha",)),
+        Index("deployments_environment", ("environment", "created_at")),
+    ),
+)

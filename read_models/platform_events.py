@@ -1,0 +1,80 @@
+"""ops.platform_events: the audit stream, one row per event of any kind. Keyed by event id: a log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from contracts.envelope import Event
+from contracts.registry import EVENTS
+from contracts.version import Version
+from read_models.port import KEY, LATEST, PERSONAL, VERSION, Index, ReadModel, Statement, on
+
+SERVICES = {
+    "build": "ci",
+    "build_job": "ci",
+    "run": "ci",
+    "deployment": "deploy",
+    "work_item": "work",
+    "code": "code",
+    "repository": "platform",
+    "installation": "platform",
+    "webhook": "platform",
+}
+"""Which part of the platform a family of events belongs to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformEvent:
+    """One event. `payload` is the event as published; it may name people, so the plain reader has no sight of it."""
+
+    event_id: Annotated[str, KEY]
+    version: Annotated[Version, VERSION] = ()
+    event_type: Annotated[str | None, LATEST] = None
+    ref: Annotated[str | None, LATEST] = None
+    source: Annotated[str | None, LATEST] = None
+    service: Annotated[str | None, LATEST] = None
+    env: Annotated[str | None, LATEST] = None
+    level: Annotated[str | None, LATEST] = None
+    message: Annotated[str | None, LATEST] = None
+    actor: Annotated[str | None, LATEST] = None
+    correlation_id: Annotated[str | None, LATEST] = None
+    occurred_at: Annotated[datetime | None, LATEST] = None
+    received_at: Annotated[datetime | None, LATEST] = None
+    delivery: Annotated[str | None, LATEST] = None
+    payload: Annotated[bytes | None, LATEST, PERSONAL] = None
+
+
+def _row(statement: Statement[Event]) -> PlatformEvent:
+    event = statement.event
+    return PlatformEvent(
+        event_id=event.id,
+        version=statement.version,
+        event_type=event.type,
+        ref=event.ref,
+        source=event.source,
+        service=SERVICES[event.type.partition(".")[0]],
+        env=event.env,
+        level=event.level,
+        message=event.summary,
+        actor=event.actor,
+        correlation_id=event.correlation,
+        occurred_at=event.occurred_at,
+        received_at=statement.received_at,
+        delivery=statement.delivery,
+        payload=statement.data,
+    )
+
+
+READ_MODEL = ReadModel(
+    name="platform_events",
+    row=PlatformEvent,
+    folds=on(*EVENTS.values(), fold=_row),
+    ref_column="ref",
+    indexes=(
+        Index("platform_events_ref", ("ref",)),
+        Index("platform_events_correlation_id", ("correlation_id",)),
+        Index("platform_events_received_at", ("received_at",), "brin"),
+    ),
+)

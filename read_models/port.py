@@ -1,0 +1,128 @@
+"""What a read model must supply: a row class whose annotations state the merge rule of each column.
+
+A read model is a value: name, row class, and a table from event type to the function that turns one
+statement into one partial row. There is no fold with state: how rows merge is read off the annotations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from functools import cached_property
+from types import NoneType, UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from contracts.envelope import Event
+from contracts.version import Version
+
+E = TypeVar("E", bound=Event)
+Row = TypeVar("Row")
+
+RuleName = Literal["key", "version", "latest", "earliest", "greatest", "fact", "tally", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a column takes a new statement: see read_models/merge.py. `group` names the version that decides."""
+
+    name: RuleName
+    group: str = ""
+    operational: bool = False
+    """Carried over by a swap and left out of comparisons: it counts work done, not what the log says."""
+
+
+KEY = Rule("key")
+VERSION = Rule("version")
+LATEST = Rule("latest", group="version")
+EARLIEST = Rule("earliest")
+GREATEST = Rule("greatest")
+FACT = Rule("fact")
+TALLY = Rule("tally", operational=True)
+NOTE = Rule("note", operational=True)
+FIRST_TRIED = Rule("earliest", operational=True)
+
+
+def latest(group: str) -> Rule:
+    """`latest` by the version column called `group`."""
+    return Rule("latest", group=group)
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalData:
+    """Marks a column that the plain reader role may not see."""
+
+
+PERSONAL = PersonalData()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column, as its annotation states it. `type` is the Python type without None."""
+
+    name: str
+    type: Any
+    rule: Rule
+    personal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Generic[E]):
+    """One event as one delivery states it. `data` is the event's JSON, as it is published."""
+
+    event: E
+    version: Version
+    delivery: str
+    received_at: datetime
+    data: bytes
+
+
+Fold = Callable[[Statement[Any]], Any]
+"""One statement to one partial row, or None where it says nothing to this model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index beside the key. Never over a `latest` or `greatest` column: that would end HOT updates."""
+
+    name: str
+    columns: tuple[str, ...]
+    method: Literal["btree", "gin", "brin"] = "btree"
+    where: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ReadModel(Generic[Row]):
+    """One table of `ops`. `ref_column` is the column that holds the ref, by which rows are refolded."""
+
+    name: str
+    row: type[Row]
+    folds: Mapping[type[Event], Fold]
+    ref_column: str | None
+    indexes: tuple[Index, ...] = field(default=())
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns in the order of the row class."""
+        hints = get_type_hints(self.row, include_extras=True)
+        return tuple(_column(each.name, hints[each.name]) for each in fields(self.row))  # type: ignore[arg-type]
+
+    @cached_property
+    def key(self) -> tuple[str, ...]:
+        """The names of the key columns."""
+        return tuple(column.name for column in self.columns if column.rule.name == "key")
+
+
+def on(*events: type[Event], fold: Fold) -> dict[type[Event], Fold]:
+    """The same fold for several event types."""
+    return dict.fromkeys(events, fold)
+
+
+def _column(name: str, annotation: Any) -> Column:
+    base, *marks = get_args(annotation)
+    rules = [mark for mark in marks if isinstance(mark, Rule)]
+    if len(rules) != 1:
+        raise TypeError(f"column {name} states {len(rules)} merge rules, it needs one")
+    if get_origin(base) in (Union, UnionType):
+        (base,) = (part for part in get_args(base) if part is not NoneType)
+    return Column(name, base, rules[0], any(isinstance(mark, PersonalData) for mark in marks))

@@ -1,0 +1,1 @@
+"""The outside world: settings, broker, database, HTTP, embedded servers. Knows contracts, no catalogue."""

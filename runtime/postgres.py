@@ -1,0 +1,66 @@
+"""The database: engines, which errors are outages, and the lock that a swap of tables waits for."""
+
+from __future__ import annotations
+
+from asyncpg import exceptions as pg
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+POOL_CONNECTIONS_MAX = 6
+CONNECT_S_MAX = 5
+STATEMENT_S_MAX = 60
+
+FOLD_LOCK = 0x0D00_0095
+"""Key of the advisory lock that every transaction writing `ops.*` takes shared before it names a table."""
+
+_OUTAGE_CLASSES = (
+    "08",  # connection
+    "40",  # serialisation failure, deadlock
+    "53",  # out of disk, memory or connections
+    "55",  # lock not available, object in use
+    "57",  # shut down, cancelled
+    "58",  # I/O error of the server
+    "28",  # login refused
+    "42501",  # a right is missing
+    "25006",  # read-only
+)
+
+
+def make_engine(url: str, application: str) -> AsyncEngine:
+    """An engine for a `postgresql://` address; connections are made when first needed."""
+    return create_async_engine(
+        url.replace("postgresql://", "postgresql+asyncpg://", 1).replace(
+            "postgres://", "postgresql+asyncpg://", 1
+        ),
+        pool_size=POOL_CONNECTIONS_MAX,
+        max_overflow=0,
+        pool_pre_ping=False,
+        connect_args={
+            "timeout": CONNECT_S_MAX,
+            "command_timeout": STATEMENT_S_MAX,
+            "server_settings": {"application_name": f"odooops-{application}", "jit": "off"},
+        },
+    )
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether `error` says that the database is away or busy, rather than that the data is wrong."""
+    if isinstance(error, (OSError, TimeoutError, InterfaceError)):
+        return True
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return True
+        state = getattr(error.orig, "sqlstate", None) or ""
+        return not state or state.startswith(_OUTAGE_CLASSES)
+    return isinstance(error, (pg.PostgresConnectionError, pg.InterfaceError))
+
+
+async def share_fold_lock(connection: AsyncConnection) -> None:
+    """Take the fold lock shared until the transaction ends: others may fold beside, nobody may swap."""
+    await connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": FOLD_LOCK})
+
+
+async def own_fold_lock(connection: AsyncConnection) -> None:
+    """Take the fold lock alone until the transaction ends: nobody else folds meanwhile."""
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": FOLD_LOCK})

@@ -1,0 +1,144 @@
+"""The only reader of the environment. Any variable X may be given as X_FILE, the path of a file that holds it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+SECRETS_PER_SOURCE_MAX = 8
+DEFAULT_DATA_DIR = Path(".odooops")
+
+
+class BadSettings(ValueError):
+    """a setting is missing or wrong; the message names it and the fix"""
+
+
+class _FromFiles(PydanticBaseSettingsSource):
+    """Reads field X from the file that the variable X_FILE names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = f"{field_name.upper()}_FILE"
+        path = os.environ.get(variable)
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except OSError as error:
+            raise BadSettings(f"{variable} names a file that cannot be read: {error.strerror}") from None
+
+    def __call__(self) -> dict[str, Any]:
+        values = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """One process's settings. Field names are the variables' names in lower case."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    odooops_data_dir: Path = DEFAULT_DATA_DIR
+    odooops_host: str = "127.0.0.1"
+    odooops_port: int = 8420
+    odooops_ops_host: str = "127.0.0.1"
+    odooops_ops_port: int = 0
+    """Port of /readyz and /metrics; 0 serves neither."""
+    odooops_ssot_dir: Path = Path("ssot")
+    odooops_log_format: Literal["json", "console"] = "json"
+
+    nats_url: SecretStr | None = None
+    nats_url_ingest: SecretStr | None = None
+    nats_url_projector: SecretStr | None = None
+    nats_url_notifier: SecretStr | None = None
+    nats_url_reader: SecretStr | None = None
+    nats_url_operator: SecretStr | None = None
+    nats_replicas: Literal[1, 3, 5] = 1
+
+    database_url: SecretStr | None = None
+    database_url_projector: SecretStr | None = None
+    database_url_notifier: SecretStr | None = None
+    database_url_reader: SecretStr | None = None
+    database_url_operator: SecretStr | None = None
+
+    slack_bot_token: SecretStr | None = None
+    slack_channel: str | None = None
+    slack_webhook_url: SecretStr | None = None
+    slack_api_url: str = "https://slack.com/api"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, _FromFiles(settings_cls))
+
+    def nats_for(self, user: str) -> str:
+        """The broker's address for `user`: NATS_URL_<USER>, else NATS_URL."""
+        return self._address("nats_url", user)
+
+    def database_for(self, user: str) -> str:
+        """The database's address for `user`: DATABASE_URL_<USER>; there is no other, each has its own login."""
+        own: SecretStr | None = getattr(self, f"database_url_{user}")
+        if own is None:
+            raise BadSettings(f"DATABASE_URL_{user.upper()} is not set: give the {user}'s own login")
+        return own.get_secret_value()
+
+    def migrator_database(self) -> str:
+        """The address that may create schemas and roles: DATABASE_URL."""
+        if self.database_url is None:
+            raise BadSettings("DATABASE_URL is not set: give a login that may create schemas and roles")
+        return self.database_url.get_secret_value()
+
+    def _address(self, kind: str, user: str) -> str:
+        own: SecretStr | None = getattr(self, f"{kind}_{user}") or getattr(self, kind)
+        if own is None:
+            raise BadSettings(f"neither {kind.upper()}_{user.upper()} nor {kind.upper()} is set")
+        return own.get_secret_value()
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings of this process; raises BadSettings with one sentence per wrong variable."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)
+        )
+        raise BadSettings(f"wrong settings: {problems}") from None
+
+
+def secret_values(names: Sequence[str]) -> list[tuple[str, bytes]]:
+    """The secrets called `names` that are set, each with its value: from X, and line by line from X_FILE.
+
+    A secret from a file is named `X_FILE:<line>`. Values are taken as they stand: spaces and quotes belong to
+    them, only a line's end does not. At most SECRETS_PER_SOURCE_MAX are taken, more is BadSettings.
+    """
+    found: list[tuple[str, bytes]] = []
+    for name in names:
+        value = os.environ.get(name)
+        if value:
+            found.append((name, value.encode()))
+        path = os.environ.get(f"{name}_FILE")
+        if path:
+            try:
+                lines = Path(path).read_bytes().splitlines()
+            except OSError as error:
+                raise BadSettings(f"{name}_FILE names a file that cannot be read: {error.strerror}") from None
+            found += [(f"{name}_FILE:{n}", line) for n, line in enumerate(lines, 1) if line]
+    if len(found) > SECRETS_PER_SOURCE_MAX:
+        raise BadSettings(
+            f"{names[0]}: {len(found)} secrets are set, at most {SECRETS_PER_SOURCE_MAX} are tried"
+        )
+    return found

@@ -1,0 +1,242 @@
+"""Every limit with its unit in its name, the streams and consumers, and the one step that makes them.
+
+`provision` is idempotent: it makes what is missing and names every setting that drifted; it overwrites none,
+because a silent reset of a stream's settings has lost data elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    ObjectStoreConfig,
+    RetentionPolicy,
+    StorageType,
+    StoreCompression,
+    StreamConfig,
+)
+from nats.js.errors import NotFoundError
+
+# What a sender may do.
+BODY_BYTES_MAX = 26_000_000
+"""GitHub caps its own bodies at 25 MB."""
+DRAIN_BYTES_MAX = 32_000_000
+"""How much of a refused body is read, so that the sender gets to read the answer."""
+BODIES_IN_FLIGHT_BYTES_MAX = 256_000_000
+BODY_READ_S_MAX = 30.0
+RETRY_AFTER_S = 5
+
+# What a message may be.
+INLINE_BODY_BYTES_MAX = 64 * 1024
+"""A larger body goes into the object store, and its message carries the object's name."""
+MESSAGE_BYTES_MAX = INLINE_BODY_BYTES_MAX + 16 * 1024
+
+# How long the broker is waited for. GitHub gives up after 10 s and never retries.
+ACCEPT_S_MAX = 8.0
+PUBLISH_ATTEMPT_S = 2.5
+CONNECT_S_MAX = 2.0
+RECONNECT_WAIT_S = 0.5
+REQUEST_S_MAX = 5.0
+
+# The projector's loop.
+FETCH_COUNT = 250
+FETCH_WAIT_S = 1.0
+PROJECTOR_WORKERS = 2
+"""Batches in hand per process: one is understood while Postgres writes the other."""
+ACK_WAIT_S = 30.0
+IN_PROGRESS_EVERY_S = 10.0
+MAX_ACK_PENDING = 2_000
+OUTAGE_WAIT_S_MAX = 5.0
+ATOMIC_BATCH_COUNT_MIN = 20
+"""A smaller batch costs more than single publishes (measured: a directory is made and removed for each)."""
+ATOMIC_BATCH_COUNT_MAX = 500
+"""The server takes at most 1,000 messages in one atomic batch."""
+EVENT_PUBLISH_WINDOW = 64
+FUTURE_S_MAX = 3600
+"""A provider time further ahead of received-at parks its delivery: one mad clock must not freeze a row."""
+
+# The notifier.
+NOTIFIER_ACK_WAIT_S = 60.0
+NOTIFIER_MAX_ACK_PENDING = 50
+NOTIFY_AGE_S_MAX = 3600
+
+DELIVERIES = "DELIVERIES"
+EVENTS = "EVENTS"
+BODIES = "DELIVERY_BODIES"
+BODIES_STREAM = f"OBJ_{BODIES}"
+PROJECTOR = "projector"
+NOTIFIER = "notifier"
+NOTIFIED_SUBJECTS = ("events.build.finished", "events.deployment.status_changed")
+
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A setting of a stream or consumer that is not what this version of OdooOps would make it."""
+
+    where: str
+    setting: str
+    is_: object
+    expected: object
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.setting} is {self.is_!r}, expected {self.expected!r}"
+
+
+def stream_configs(replicas: int) -> tuple[StreamConfig, ...]:
+    """The two streams, for a cluster that keeps `replicas` copies."""
+    deliveries = StreamConfig(
+        name=DELIVERIES,
+        description="Every delivery, byte for byte: the only truth",
+        subjects=["deliveries.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        discard=DiscardPolicy.NEW,
+        max_msg_size=MESSAGE_BYTES_MAX,
+        duplicate_window=1800,
+        allow_direct=True,
+        allow_atomic=True,
+        compression=StoreCompression.S2,
+    )
+    events = StreamConfig(
+        name=EVENTS,
+        description="Facts understood from deliveries, as CloudEvents",
+        subjects=["events.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        discard=DiscardPolicy.OLD,
+        max_age=30 * DAY_S,
+        max_msg_size=MESSAGE_BYTES_MAX,
+        duplicate_window=7200,
+        allow_direct=True,
+        allow_atomic=True,
+        compression=StoreCompression.S2,
+    )
+    return (deliveries, events)
+
+
+def consumer_configs() -> tuple[tuple[str, ConsumerConfig], ...]:
+    """The durable consumers, each with its stream."""
+    return (
+        (
+            DELIVERIES,
+            ConsumerConfig(
+                durable_name=PROJECTOR,
+                description="Folds deliveries into ops.*",
+                deliver_policy=DeliverPolicy.ALL,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT_S,
+                max_deliver=-1,
+                max_ack_pending=MAX_ACK_PENDING,
+            ),
+        ),
+        (
+            EVENTS,
+            ConsumerConfig(
+                durable_name=NOTIFIER,
+                description="Tells Slack",
+                deliver_policy=DeliverPolicy.ALL,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=NOTIFIER_ACK_WAIT_S,
+                max_deliver=-1,
+                max_ack_pending=NOTIFIER_MAX_ACK_PENDING,
+                filter_subjects=list(NOTIFIED_SUBJECTS),
+            ),
+        ),
+    )
+
+
+async def provision(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
+    """Make the streams, consumers and buckets that are missing; name what drifted in those that are there."""
+    drift: list[Drift] = []
+    for stream in stream_configs(replicas):
+        found = await _stream(js, stream)
+        if found is None:
+            await js.add_stream(stream)
+        else:
+            drift += _compare(f"stream {stream.name}", stream, found)
+    for stream_name, consumer in consumer_configs():
+        existing = await _consumer(js, stream_name, consumer)
+        if existing is None:
+            await js.add_consumer(stream_name, consumer)
+        else:
+            drift += _compare(f"consumer {consumer.durable_name}", consumer, existing)
+    try:
+        await js.stream_info(BODIES_STREAM)
+    except NotFoundError:
+        await js.create_object_store(
+            BODIES,
+            ObjectStoreConfig(
+                description="Bodies too large for a message, compressed",
+                storage=StorageType.FILE,
+                replicas=replicas,
+            ),
+        )
+    return drift
+
+
+async def inspect(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
+    """What `provision` would make or name, making nothing; what is missing is a Drift too."""
+    drift: list[Drift] = []
+    for stream in stream_configs(replicas):
+        found = await _stream(js, stream)
+        where = f"stream {stream.name}"
+        drift += [_missing(where)] if found is None else _compare(where, stream, found)
+    for stream_name, consumer in consumer_configs():
+        existing = await _consumer(js, stream_name, consumer)
+        where = f"consumer {consumer.durable_name}"
+        drift += [_missing(where)] if existing is None else _compare(where, consumer, existing)
+    try:
+        await js.stream_info(BODIES_STREAM)
+    except NotFoundError:
+        drift.append(_missing(f"object store {BODIES}"))
+    return drift
+
+
+async def _stream(js: JetStreamContext, wanted: StreamConfig) -> StreamConfig | None:
+    assert wanted.name is not None
+    try:
+        return (await js.stream_info(wanted.name)).config
+    except NotFoundError:
+        return None
+
+
+async def _consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> ConsumerConfig | None:
+    assert wanted.durable_name is not None
+    try:
+        found: ConsumerConfig = (await js.consumer_info(stream, wanted.durable_name)).config
+    except NotFoundError:
+        return None
+    return found
+
+
+def _missing(where: str) -> Drift:
+    return Drift(where, "existence", "missing", "there")
+
+
+# What an operator may set on purpose: it bounds the log, and `status` says how full it is.
+_OPERATORS_CHOICE = {"max_age", "max_bytes", "max_msgs", "description"}
+
+
+def _compare(
+    where: str, wanted: StreamConfig | ConsumerConfig, found: StreamConfig | ConsumerConfig
+) -> list[Drift]:
+    """One Drift for each setting that `wanted` states and `found` has otherwise."""
+    drift = []
+    for setting, expected in vars(wanted).items():
+        if expected is None or setting in _OPERATORS_CHOICE:
+            continue
+        is_ = getattr(found, setting)
+        if isinstance(expected, list):
+            expected, is_ = sorted(expected), sorted(is_ or [])
+        if is_ != expected and not (expected in (False, 0, -1) and is_ in (None, False, 0, -1)):
+            drift.append(Drift(where, setting, is_, expected))
+    return drift

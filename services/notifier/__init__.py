@@ -1,0 +1,1 @@
+"""Tells Slack what the events are worth telling, each thing once. `python -m services.notifier`."""

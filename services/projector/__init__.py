@@ -1,0 +1,1 @@
+"""Folds deliveries into `ops.*`: understand, merge, write, publish, acknowledge. `python -m services.projector`."""

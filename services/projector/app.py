@@ -1,0 +1,273 @@
+"""The projector's loop: fetch, understand, write, publish, acknowledge.
+
+Acknowledged only after the commit and the publishing, so a crash anywhere repeats work and loses none; the
+merge, the ledger and the events' ids make the repetition harmless. An outage of Postgres or NATS is waited
+for with the batch in hand. Only data that Postgres refuses is bisected, down to the delivery to park.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter as Tally
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.errors import APIError, NotFoundError
+from prometheus_client import Counter, Histogram
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from contracts import delivery as wire
+from contracts.delivery import Delivery, UnreadableDelivery
+from contracts.envelope import to_headers
+from providers.port import Provider
+from providers.registry import PROVIDERS
+from runtime import bus, postgres, process, streams
+from runtime.bus import BrokerAway, Message
+from runtime.settings import Settings
+from services.projector.understand import Understood, parked, understand
+from services.projector.write import Sql, Writer
+
+T = TypeVar("T")
+
+PROJECTED = Counter(
+    "odooops_projector_deliveries_total", "Deliveries by what became of them", ["source", "status"]
+)
+PUBLISHED = Counter("odooops_projector_events_total", "Events published", ["type"])
+OUTAGES = Counter("odooops_projector_outages_total", "Waits for a server that was away", ["server"])
+BATCH_SECONDS = Histogram("odooops_projector_batch_seconds", "From fetched to acknowledged")
+ROW_SECONDS = Histogram(
+    "odooops_projector_delivery_seconds",
+    "From received to committed",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30, 300, 3600),
+)
+OUTAGE_WAIT_S_MIN = 0.1
+
+_BROKER_ERRORS = (nats.errors.Error, APIError, OSError)
+
+
+async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
+    """Run until `stopping`."""
+    nc = await bus.connect(
+        settings.nats_for("projector"),
+        "projector",
+        on_lost=_logger_of(log, "broker"),
+        on_closed=lambda: None if stopping.is_set() else process.lost("the broker's client has given up"),
+    )
+    engine = postgres.make_engine(settings.database_for("projector"), "projector")
+    js = nc.jetstream()
+    projector = Projector(nc, engine, PROVIDERS, log, stopping)
+    try:
+        async with process.serve_ops(settings, projector.problems), asyncio.TaskGroup() as group:
+            log.info("running", workers=streams.PROJECTOR_WORKERS)
+            for _ in range(streams.PROJECTOR_WORKERS):
+                group.create_task(projector.work(js))
+    finally:
+        await nc.close()
+        await engine.dispose()
+
+
+class Projector:
+    """One process's state: its connections and what its last batch took."""
+
+    def __init__(
+        self,
+        nc: Client,
+        engine: AsyncEngine,
+        providers: Mapping[str, Provider],
+        log: Any,
+        stopping: asyncio.Event,
+    ) -> None:
+        self.nc = nc
+        self.js = nc.jetstream()
+        self.engine = engine
+        self.providers = providers
+        self.log = log
+        self.stopping = stopping
+        self.writer = Writer(engine, Sql.of(), providers, lambda seq: bus.read_delivery(self.js, seq))
+
+    async def work(self, js: JetStreamContext) -> None:
+        """Fetch and handle batches until told to stop; a batch in hand is finished first."""
+        subscription: JetStreamContext.PullSubscription | None = None
+        while not self.stopping.is_set():
+            try:
+                if subscription is None:
+                    subscription = await js.pull_subscribe_bind(
+                        consumer=streams.PROJECTOR, stream=streams.DELIVERIES
+                    )
+                messages = await bus.fetch(subscription, streams.FETCH_COUNT, streams.FETCH_WAIT_S)
+            except _BROKER_ERRORS as error:
+                OUTAGES.labels("nats").inc()
+                self.log.warning("cannot fetch", error=type(error).__name__)
+                subscription = None
+                await self._pause(streams.RECONNECT_WAIT_S)
+                continue
+            if messages:
+                await self.handle(messages)
+
+    async def handle(self, messages: Sequence[Msg]) -> None:
+        """Everything that happens to a batch; returns when it is acknowledged or the process is to stop."""
+        with BATCH_SECONDS.time():
+            async with _kept_in_progress(messages):
+                deliveries = await asyncio.gather(*(self._read(message) for message in messages))
+                understood = [
+                    each if isinstance(each, Understood) else understand(self.providers, each)
+                    for each in deliveries
+                ]
+                if not await self.fold(understood):
+                    return
+            for message in messages:
+                await message.ack()
+
+    async def fold(self, batch: Sequence[Understood]) -> bool:
+        """Write a batch and publish its events; False where the process is to stop before that was done."""
+        try:
+            folded = await self._patiently("postgres", lambda: self.writer.fold(batch))
+        except DBAPIError as error:
+            return await self._bisect(batch, error)
+        if folded is None:
+            return False
+        events = _messages(folded.deliveries)
+        # One duplicate id refuses a whole atomic batch: events that may have been published go apart.
+        new = [event for event in events if event.headers["ce-id"] in folded.new]
+        known = [event for event in events if event.headers["ce-id"] not in folded.new]
+        for part in (new, known):
+            if await self._patiently("nats", partial(self._publish, part)) is None:
+                return False
+        self._count(batch, events)
+        return True
+
+    async def _bisect(self, batch: Sequence[Understood], error: DBAPIError) -> bool:
+        """Find the delivery whose data Postgres refuses, and park it alone."""
+        if len(batch) > 1:
+            half = len(batch) // 2
+            return await self.fold(batch[:half]) and await self.fold(batch[half:])
+        (poison,) = batch
+        state = getattr(error.orig, "sqlstate", None)
+        if poison.status == "parked":
+            raise error  # even the ledger's own row is refused: a bug, not data
+        self.log.error("parked", delivery=poison.delivery.name, seq=poison.delivery.seq, sqlstate=state)
+        return await self.fold(
+            [parked(poison.delivery, "write_refused", f"Postgres refused its rows ({state})")]
+        )
+
+    async def _publish(self, events: Sequence[Message]) -> bool:
+        await bus.publish_all(self.nc, streams.EVENTS, events)
+        return True
+
+    async def _read(self, message: Msg) -> Delivery | Understood:
+        seq = bus.sequence_of(message)
+        try:
+            delivery = await self._patiently(
+                "nats", lambda: bus.delivery_of(self.js, message.subject, message.headers, message.data, seq)
+            )
+        except UnreadableDelivery as error:
+            return parked(_placeholder(message, seq), "unreadable", str(error))
+        if delivery is None:
+            return parked(_placeholder(message, seq), "unreadable", "stopped while reading")
+        return delivery
+
+    async def _patiently(self, server: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
+        """What `attempt` returns, tried again while `server` is away; None where the process is to stop."""
+        wait_s = OUTAGE_WAIT_S_MIN
+        while True:
+            try:
+                return await attempt()
+            except UnreadableDelivery:
+                raise
+            except (BrokerAway, *_BROKER_ERRORS, DBAPIError) as error:
+                if isinstance(error, DBAPIError) and not postgres.is_outage(error):
+                    raise
+                OUTAGES.labels(server).inc()
+                self.log.warning("waiting for a server", server=server, error=type(error).__name__)
+            if self.stopping.is_set():
+                return None
+            await self._pause(wait_s)
+            wait_s = min(2 * wait_s, streams.OUTAGE_WAIT_S_MAX)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _count(self, batch: Sequence[Understood], events: Sequence[Message]) -> None:
+        for (source, status), count in Tally((each.delivery.source, each.status) for each in batch).items():
+            PROJECTED.labels(source, status).inc(count)
+        for name, count in Tally(event.headers["ce-type"] for event in events).items():
+            PUBLISHED.labels(name).inc(count)
+
+    async def problems(self) -> dict[str, str]:
+        """What keeps the projector from working, by part."""
+        found = {}
+        if not self.nc.is_connected:
+            found["broker"] = "not connected"
+        else:
+            try:
+                await self.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
+            except NotFoundError:
+                found["consumer"] = f"the consumer {streams.PROJECTOR} is gone: provision the streams"
+            except _BROKER_ERRORS as error:
+                found["broker"] = type(error).__name__
+        try:
+            async with self.engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (DBAPIError, OSError, TimeoutError) as error:
+            found["postgres"] = type(error).__name__
+        return found
+
+
+def _messages(settled: Sequence[Understood]) -> list[Message]:
+    """The events of a batch, each id once."""
+    events: dict[str, Message] = {}
+    for understood in settled:
+        for statement in understood.statements:
+            headers = to_headers(statement.event, statement.delivery)
+            events.setdefault(headers["ce-id"], Message(statement.event.subject, statement.data, headers))
+    return list(events.values())
+
+
+def _placeholder(message: Msg, seq: int) -> Delivery:
+    """Enough of a message that is no delivery of ours for the ledger to name it."""
+    tokens = message.subject.split(".")
+    return Delivery(
+        source=tokens[1] if len(tokens) > 1 else "unknown",
+        identity=f"seq-{seq}",
+        kind=".".join(tokens[2:]) or "unknown",
+        via="webhook",
+        received_at=message.metadata.timestamp,
+        body=message.data,
+        body_sha256=wire.body_sha256(message.data),
+        seq=seq,
+    )
+
+
+@asynccontextmanager
+async def _kept_in_progress(messages: Sequence[Msg]) -> AsyncIterator[None]:
+    """While the block runs, tell the broker now and then that the batch is still being worked on."""
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(streams.IN_PROGRESS_EVERY_S)
+            for message in messages:
+                await message.in_progress()
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
+
+
+def _logger_of(log: Any, what: str) -> Callable[[str], Awaitable[None]]:
+    async def report(reason: str) -> None:
+        log.warning("connection lost", server=what, reason=reason)
+
+    return report

@@ -1,0 +1,95 @@
+"""Which delivery of an identity counts, given what the ledger knows. Pure.
+
+The message of an identity that stands first in the log is folded; later messages with its body are copies,
+those with another body are conflicts. If an earlier one turns up late, its refs are refolded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from read_models.deliveries import RANKS, DeliveryRow
+from services.projector.understand import Understood, copy_row, in_conflict, ledger_row
+
+Identity = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger holds of one body of an identity."""
+
+    body_sha256: str
+    stream_seq: int
+    refs: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Settled:
+    """What a batch comes to."""
+
+    ledger: list[DeliveryRow] = field(default_factory=list)
+    fold: list[Understood] = field(default_factory=list)
+    refold: set[str] = field(default_factory=set)
+
+
+def identity_of(understood: Understood) -> Identity:
+    """What at most one body may be folded for."""
+    return (understood.delivery.source, understood.delivery.identity)
+
+
+def settle(
+    batch: Iterable[Understood], known: Mapping[Identity, Sequence[Known]], tried_at: datetime
+) -> Settled:
+    """Decide for every delivery of `batch`; `known` is the ledger's rows of the same identities."""
+    settled = Settled()
+    groups: dict[Identity, list[Understood]] = {}
+    for understood in batch:
+        groups.setdefault(identity_of(understood), []).append(understood)
+    for identity, group in groups.items():
+        group.sort(key=lambda each: each.delivery.seq)
+        _settle_identity(identity, group, known.get(identity, ()), tried_at, settled)
+    return settled
+
+
+def _settle_identity(
+    identity: Identity,
+    group: Sequence[Understood],
+    known: Sequence[Known],
+    tried_at: datetime,
+    settled: Settled,
+) -> None:
+    first = group[0].delivery
+    first_seq, first_body = min(
+        [(first.seq, first.body_sha256), *((row.stream_seq, row.body_sha256) for row in known)]
+    )
+    for understood in group:
+        delivery = understood.delivery
+        if delivery.seq == first_seq:
+            settled.ledger.append(ledger_row(understood, tried_at))
+            settled.fold.append(understood)
+        elif delivery.body_sha256 == first_body:
+            settled.ledger.append(copy_row(delivery, tried_at))
+        else:
+            settled.ledger.append(ledger_row(in_conflict(understood), tried_at))
+    if first_seq == first.seq and any(row.stream_seq > first_seq for row in known):
+        settled.refold.update(group[0].refs)
+        for row in known:
+            settled.refold.update(row.refs)
+            if row.body_sha256 != first_body:
+                settled.ledger.append(_demoted(identity, row))
+
+
+def _demoted(identity: Identity, row: Known) -> DeliveryRow:
+    source, name = identity
+    return DeliveryRow(
+        source=source,
+        identity=name,
+        body_sha256=row.body_sha256,
+        version=(RANKS["conflict"],),
+        status="conflict",
+        reason="another_body_came_first",
+        refs=[],
+        event_count=0,
+    )

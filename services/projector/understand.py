@@ -1,0 +1,143 @@
+"""What a delivery means, and what became of it. Pure: the same delivery, the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from contracts.delivery import Delivery
+from contracts.envelope import Event
+from contracts.version import micros, version
+from providers.port import Ignored, Provider, Unintelligible
+from read_models.deliveries import RANKS, DeliveryRow, Status
+from read_models.port import Statement
+from read_models.registry import FOLDS
+from runtime.streams import FUTURE_S_MAX
+
+REFS_PER_DELIVERY_MAX = 1_000
+ERROR_CHARS_MAX = 500
+MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Understood:
+    """A delivery, what it states, and how it ended: `reason` is a slug, `error` a sentence."""
+
+    delivery: Delivery
+    status: Status
+    reason: str | None = None
+    error: str | None = None
+    statements: tuple[Statement[Event], ...] = ()
+    rows: tuple[tuple[str, Any], ...] = ()
+    """Partial rows, each with its model's name."""
+    refs: tuple[str, ...] = ()
+
+
+def understand(providers: Mapping[str, Provider], delivery: Delivery, seq: int | None = None) -> Understood:
+    """What `delivery` states, as stated at `seq` (default: its own sequence). Never raises for what a sender wrote."""
+    provider = providers.get(delivery.source)
+    if provider is None:
+        return parked(delivery, "unknown_source", f"no provider is called {delivery.source!r}")
+    try:
+        events = tuple(provider.normalize(delivery))
+    except Ignored as ignored:
+        return Understood(delivery=delivery, status="ignored", reason=ignored.reason)
+    except Unintelligible as error:
+        return parked(delivery, error.reason, str(error))
+    except Exception as error:  # noqa: BLE001  # a bug in a normaliser parks one delivery; it must not stop the log
+        return parked(delivery, "normalizer_failed", f"{type(error).__name__} in normalize")
+    if not events:
+        return Understood(delivery=delivery, status="ignored", reason="no_events")
+    latest_at = micros(delivery.received_at) + FUTURE_S_MAX * MICROSECONDS
+    for event in events:
+        if event.moment[1] > latest_at or micros(event.occurred_at) > latest_at:
+            return parked(
+                delivery, "future_time", f"{event.type} of {event.ref} lies more than 1 h after its receipt"
+            )
+    return _stated(delivery, events, delivery.seq if seq is None else seq)
+
+
+def _stated(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understood:
+    statements = []
+    rows: list[tuple[str, Any]] = []
+    refs: set[str] = set()
+    for n, event in enumerate(events):
+        statement = Statement(
+            event=event,
+            version=version(event.moment, seq, n),
+            delivery=delivery.name,
+            received_at=delivery.received_at,
+            data=event.model_dump_json().encode(),
+        )
+        statements.append(statement)
+        refs.add(event.ref)
+        for model, fold in FOLDS.get(type(event), ()):
+            row = fold(statement)
+            if row is not None:
+                rows.append((model.name, row))
+                if model.ref_column is not None:
+                    refs.add(getattr(row, model.ref_column))
+    if len(refs) > REFS_PER_DELIVERY_MAX:
+        return parked(
+            delivery, "too_many_refs", f"it names {len(refs)} things, at most {REFS_PER_DELIVERY_MAX}"
+        )
+    return Understood(
+        delivery=delivery,
+        status="projected",
+        statements=tuple(statements),
+        rows=tuple(rows),
+        refs=tuple(sorted(refs)),
+    )
+
+
+def parked(delivery: Delivery, reason: str, error: str) -> Understood:
+    """`delivery` set aside: visible, retryable, and in nobody's way."""
+    return Understood(delivery=delivery, status="parked", reason=reason, error=error[:ERROR_CHARS_MAX])
+
+
+def in_conflict(understood: Understood) -> Understood:
+    """The same delivery, where another body of its identity came first: it folds nothing and publishes nothing."""
+    return replace(
+        understood, status="conflict", reason="another_body_came_first", statements=(), rows=(), refs=()
+    )
+
+
+def copy_row(delivery: Delivery, tried_at: datetime) -> DeliveryRow:
+    """The ledger's row of a message that repeats an earlier one: where it stands, and no verdict."""
+    return DeliveryRow(
+        source=delivery.source,
+        identity=delivery.identity,
+        body_sha256=delivery.body_sha256,
+        received_at=delivery.received_at,
+        stream_seq=delivery.seq,
+        last_seq=delivery.seq,
+        attempts=1,
+        first_tried_at=tried_at,
+    )
+
+
+def ledger_row(understood: Understood, tried_at: datetime) -> DeliveryRow:
+    """The ledger's row of `understood`."""
+    delivery = understood.delivery
+    return DeliveryRow(
+        source=delivery.source,
+        identity=delivery.identity,
+        body_sha256=delivery.body_sha256,
+        kind=delivery.kind,
+        via=delivery.via,
+        verified_by=delivery.verified_by,
+        body_bytes=len(delivery.body),
+        received_at=delivery.received_at,
+        stream_seq=delivery.seq,
+        last_seq=delivery.seq,
+        version=(RANKS[understood.status],),
+        status=understood.status,
+        reason=understood.reason,
+        refs=list(understood.refs),
+        event_count=len(understood.statements),
+        attempts=1,
+        first_tried_at=tried_at,
+        last_error=understood.error,
+    )

@@ -1,0 +1,75 @@
+"""Real servers for every test that asks: started once per worker, streams and database new for each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, settings
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from runtime import bus, streams
+from tests import servers
+
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("ci")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("SERVERS") == "urls" and (getattr(config.option, "numprocesses", 0) or 0) > 1:
+        raise pytest.UsageError("SERVERS=urls: one broker cannot serve tests in parallel, run with -n 0")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return ("asyncio", {"use_uvloop": True})
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[servers.Nats]:
+    with servers.nats_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[servers.Postgres]:
+    with servers.postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: servers.Postgres) -> Iterator[servers.Database]:
+    with servers.fresh_database(postgres_server) as made:
+        yield made
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker with the streams provisioned and empty. `nc` and `js` are the operator's."""
+
+    server: servers.Nats
+    nc: Client
+    js: JetStreamContext
+
+    def url(self, user: str) -> str:
+        """Its address for a service's user."""
+        return self.server.url(user)
+
+
+@pytest.fixture
+async def broker(nats_server: servers.Nats, anyio_backend: object) -> AsyncIterator[Broker]:
+    nc = await bus.connect(nats_server.url("operator"), "operator")
+    js = nc.jetstream()
+    for stream in await js.streams_info():
+        await js.delete_stream(str(stream.config.name))
+    await streams.provision(js)
+    yield Broker(nats_server, nc, js)
+    await nc.close()

@@ -1,0 +1,77 @@
+"""What the projector makes of one delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from contracts.delivery import Delivery
+from contracts.envelope import Event
+from providers.registry import PROVIDERS
+from read_models.port import ReadModel
+from read_models.registry import READ_MODELS
+from services.projector.understand import ledger_row, understand
+from tests.samples import RECEIVED_AT, body, delivery, log, paths
+
+MODELS: dict[str, ReadModel[object]] = {model.name: model for model in READ_MODELS}
+
+
+@pytest.mark.parametrize("given", log(paths()), ids=[path.stem for path in paths()])
+def test_every_sample_ends_with_a_status_and_names_what_it_touches(given: Delivery) -> None:
+    understood = understand(PROVIDERS, given)
+
+    assert understood.status in ("projected", "ignored"), understood.error
+    assert (understood.reason is None) == (understood.status == "projected")
+    stated = {getattr(row, str(MODELS[name].ref_column)) for name, row in understood.rows}
+    assert stated <= set(understood.refs)
+
+
+def test_a_time_more_than_an_hour_ahead_of_receipt_parks() -> None:
+    early = replace(delivery("issues", body("issues.opened.15"), 1), received_at=RECEIVED_AT - timedelta(days=3650))
+
+    assert ("parked", "future_time") == (understand(PROVIDERS, early).status, understand(PROVIDERS, early).reason)
+
+
+def test_a_body_without_its_main_object_parks() -> None:
+    understood = understand(PROVIDERS, delivery("issues", b'{"action":"opened"}', 1))
+
+    assert ("parked", "shape_mismatch") == (understood.status, understood.reason)
+    assert () == understood.statements
+
+
+def test_an_event_that_nobody_knows_is_ignored_with_a_reason() -> None:
+    understood = understand(PROVIDERS, delivery("sponsorship", b"{}", 1))
+
+    assert "ignored" == understood.status
+    assert understood.reason
+
+
+def test_a_source_that_nobody_knows_parks() -> None:
+    understood = understand(PROVIDERS, replace(delivery("issues", b"{}", 1), source="gone"))
+
+    assert ("parked", "unknown_source") == (understood.status, understood.reason)
+
+
+def test_a_normaliser_that_breaks_parks_one_delivery_and_tells_no_values() -> None:
+    def broken(given: Delivery) -> Iterable[Event]:
+        raise RuntimeError("the secret is hunter2")
+
+    understood = understand({"github": replace(PROVIDERS["github"], normalize=broken)}, delivery("issues", b"{}", 1))
+
+    assert ("parked", "normalizer_failed") == (understood.status, understood.reason)
+    assert "hunter2" not in str(understood.error)
+
+
+def test_versions_carry_the_sequence_and_the_ordinal() -> None:
+    understood = understand(PROVIDERS, delivery("issues", body("issues.transferred.21"), 7))
+
+    assert [(7, 0), (7, 1)] == [statement.version[3:] for statement in understood.statements]
+
+
+def test_the_ledger_row_names_the_secret_and_never_the_body() -> None:
+    row = ledger_row(understand(PROVIDERS, delivery("ping", body("ping.00"), 3)), RECEIVED_AT)
+
+    assert ("GITHUB_WEBHOOK_SECRET", 3, 3, "projected") == (row.verified_by, row.stream_seq, row.last_seq, row.status)
