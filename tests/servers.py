@@ -91,7 +91,9 @@ class Database:
 def fresh_database(server: Postgres) -> Iterator[Database]:
     """A copy of the template, dropped afterwards with whoever is still connected."""
     name = f"test_{uuid.uuid4().hex}"
-    in_thread(server.execute, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    # A template's own rights do not come along: the one that a migration gives is given again.
+    grant = f"GRANT CREATE ON DATABASE {name} TO odooops_operator"
+    in_thread(server.execute, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}", grant)
     try:
         yield Database(server, name)
     finally:
@@ -226,7 +228,11 @@ async def _unheard(error: Exception) -> None:
 async def _nats_answers(url: str) -> bool:
     try:
         client = await nats.connect(
-            url, allow_reconnect=False, connect_timeout=1, error_cb=_unheard, inbox_prefix=inbox_prefix("operator")
+            url,
+            allow_reconnect=False,
+            connect_timeout=1,
+            error_cb=_unheard,
+            inbox_prefix=inbox_prefix("operator"),
         )
         try:
             await client.jetstream().account_info()

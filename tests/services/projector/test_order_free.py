@@ -82,7 +82,9 @@ def writer(engine: AsyncEngine, entries: Sequence[Delivery]) -> Writer:
     return Writer(engine, Sql.of(), PROVIDERS, read)
 
 
-async def folded(engine: AsyncEngine, entries: Sequence[Delivery], batches: Sequence[Sequence[Delivery]]) -> Snapshot:
+async def folded(
+    engine: AsyncEngine, entries: Sequence[Delivery], batches: Sequence[Sequence[Delivery]]
+) -> Snapshot:
     await empty(engine)
     folding = writer(engine, entries)
     for batch in batches:

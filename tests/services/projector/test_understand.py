@@ -30,9 +30,14 @@ def test_every_sample_ends_with_a_status_and_names_what_it_touches(given: Delive
 
 
 def test_a_time_more_than_an_hour_ahead_of_receipt_parks() -> None:
-    early = replace(delivery("issues", body("issues.opened.15"), 1), received_at=RECEIVED_AT - timedelta(days=3650))
+    early = replace(
+        delivery("issues", body("issues.opened.15"), 1), received_at=RECEIVED_AT - timedelta(days=3650)
+    )
 
-    assert ("parked", "future_time") == (understand(PROVIDERS, early).status, understand(PROVIDERS, early).reason)
+    assert ("parked", "future_time") == (
+        understand(PROVIDERS, early).status,
+        understand(PROVIDERS, early).reason,
+    )
 
 
 def test_a_body_without_its_main_object_parks() -> None:
@@ -59,7 +64,9 @@ def test_a_normaliser_that_breaks_parks_one_delivery_and_tells_no_values() -> No
     def broken(given: Delivery) -> Iterable[Event]:
         raise RuntimeError("the secret is hunter2")
 
-    understood = understand({"github": replace(PROVIDERS["github"], normalize=broken)}, delivery("issues", b"{}", 1))
+    understood = understand(
+        {"github": replace(PROVIDERS["github"], normalize=broken)}, delivery("issues", b"{}", 1)
+    )
 
     assert ("parked", "normalizer_failed") == (understood.status, understood.reason)
     assert "hunter2" not in str(understood.error)
@@ -74,4 +81,9 @@ def test_versions_carry_the_sequence_and_the_ordinal() -> None:
 def test_the_ledger_row_names_the_secret_and_never_the_body() -> None:
     row = ledger_row(understand(PROVIDERS, delivery("ping", body("ping.00"), 3)), RECEIVED_AT)
 
-    assert ("GITHUB_WEBHOOK_SECRET", 3, 3, "projected") == (row.verified_by, row.stream_seq, row.last_seq, row.status)
+    assert ("GITHUB_WEBHOOK_SECRET", 3, 3, "projected") == (
+        row.verified_by,
+        row.stream_seq,
+        row.last_seq,
+        row.status,
+    )

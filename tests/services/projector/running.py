@@ -1,0 +1,164 @@
+"""Drives the projector in tests: in this process, or as a process of its own that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from contracts import delivery as wire
+from contracts.delivery import Delivery
+from providers.registry import PROVIDERS
+from runtime import bus, streams
+from runtime.bus import Message
+from services.projector.app import Projector
+from services.projector.understand import understand
+from services.projector.write import Sql, Writer
+from tests.conftest import Broker
+from tests.servers import Database
+from tests.tables import Snapshot, empty, snapshot
+
+ROOT = Path(__file__).parents[3]
+DEADLINE_S = 30.0
+POLL_S = 0.02
+SHORT_ACK_WAIT_S = 1.0
+
+
+async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait for what gives no signal, under a deadline."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not await holds():
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise AssertionError(f"{what}: not within {DEADLINE_S:.0f} s") from None
+
+
+async def store(broker: Broker, entries: Iterable[Delivery]) -> None:
+    """Put deliveries into the log one by one, in this order; two with one message id need `forget_ids` between."""
+    for entry in entries:
+        await bus.store_delivery(broker.js, entry)
+
+
+async def store_batch(broker: Broker, entries: Sequence[Delivery]) -> None:
+    """Put many deliveries into the log, in this order."""
+    messages = [Message(entry.subject, entry.body, wire.to_headers(entry)) for entry in entries]
+    await bus.publish_all(broker.nc, streams.DELIVERIES, messages)
+
+
+async def shorten_ack_wait(broker: Broker) -> None:
+    """Let the broker redeliver soon after a crash."""
+    found = await broker.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
+    await broker.js.add_consumer(streams.DELIVERIES, found.config.evolve(ack_wait=SHORT_ACK_WAIT_S))
+
+
+async def drained(broker: Broker) -> bool:
+    """Whether every delivery has been acknowledged."""
+    info = await broker.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
+    return not info.num_pending and not info.num_ack_pending
+
+
+async def taken(broker: Broker) -> bool:
+    """Whether a projector has deliveries in hand."""
+    return bool((await broker.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)).num_ack_pending)
+
+
+@asynccontextmanager
+async def projecting(broker: Broker, engine: AsyncEngine, count: int = 1) -> AsyncIterator[list[Projector]]:
+    """`count` projectors at work while the block runs."""
+    stopping = asyncio.Event()
+    clients = [await bus.connect(broker.url("projector"), "projector") for _ in range(count)]
+    projectors = [Projector(nc, engine, PROVIDERS, structlog.get_logger(), stopping) for nc in clients]
+    async with asyncio.TaskGroup() as group:
+        for projector in projectors:
+            group.create_task(projector.work(projector.js))
+        try:
+            yield projectors
+        finally:
+            stopping.set()
+    for nc in clients:
+        await nc.close()
+
+
+async def project_all(broker: Broker, engine: AsyncEngine, count: int = 1) -> None:
+    """Run projectors until the log is drained."""
+    async with projecting(broker, engine, count):
+        await until(lambda: drained(broker), "the log is drained")
+
+
+async def clean_fold(broker: Broker, engine: AsyncEngine) -> Snapshot:
+    """What the tables hold when the whole log is folded from nothing, in order."""
+    await empty(engine)
+    last = (await broker.js.stream_info(streams.DELIVERIES)).state.last_seq
+    for seq in range(1, last + 1):
+        await fold_one(broker, engine, seq)
+    return await snapshot(engine)
+
+
+async def fold_one(broker: Broker, engine: AsyncEngine, seq: int) -> None:
+    """Fold the delivery at `seq` by itself."""
+    writer = Writer(engine, Sql.of(), PROVIDERS, lambda n: bus.read_delivery(broker.js, n))
+    await writer.fold([understand(PROVIDERS, await bus.read_delivery(broker.js, seq))])
+
+
+async def event_ids(broker: Broker) -> list[str]:
+    """The ids of everything in EVENTS, in order."""
+    last = (await broker.js.stream_info(streams.EVENTS)).state.last_seq
+    messages = [await broker.js.get_msg(streams.EVENTS, seq) for seq in range(1, last + 1)]
+    return [(message.headers or {})["ce-id"] for message in messages]
+
+
+def environment(broker: Broker, database: Database) -> dict[str, str]:
+    """What a projector process needs to know."""
+    return {
+        **os.environ,
+        "NATS_URL": broker.url("projector"),
+        "DATABASE_URL_PROJECTOR": database.url("projector"),
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+# A projector that kills itself at a place that a test names: no stub, the real process up to that point.
+_KILLED_AT = """
+import os, signal, sys
+from runtime import bus, process
+from services.projector import app, write
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{patch}
+sys.exit(process.run("projector", app.main))
+"""
+PLACES = {
+    "between two tables of one transaction": (
+        "merge = write.Writer._merge_rows\n"
+        "async def half(self, connection, rows):\n"
+        "    await merge(self, connection, {name: rows[name] for name in list(rows)[:2]})\n"
+        "    die()\n"
+        "write.Writer._merge_rows = half"
+    ),
+    "after the commit, before publishing": "bus.publish_all = die",
+    "after publishing, before the acknowledgement": "app.Projector._count = die",
+}
+
+
+def run_until_killed(broker: Broker, database: Database, place: str) -> None:
+    """A real projector process that dies by SIGKILL at `place`; returns when it is dead."""
+    code = _KILLED_AT.format(patch=PLACES[place])
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(broker, database),
+        cwd=ROOT,
+        timeout=DEADLINE_S,
+        capture_output=True,
+    )
+    assert finished.returncode == -signal.SIGKILL, finished.stderr.decode()

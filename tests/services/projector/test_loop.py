@@ -1,0 +1,214 @@
+"""The projector on a real broker and a real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from contracts import delivery as wire
+from contracts.delivery import Delivery
+from runtime import streams
+from runtime.postgres import make_engine
+from tests.conftest import Broker
+from tests.samples import at, body, delivery, log, paths
+from tests.servers import Database
+from tests.services.projector.running import (
+    PLACES,
+    clean_fold,
+    drained,
+    event_ids,
+    fold_one,
+    project_all,
+    projecting,
+    run_until_killed,
+    shorten_ack_wait,
+    store,
+    store_batch,
+    taken,
+    until,
+)
+from tests.tables import count, empty, snapshot
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def engine(database: Database, anyio_backend: object) -> AsyncIterator[AsyncEngine]:
+    made = make_engine(database.url("projector"), "test")
+    yield made
+    await made.dispose()
+
+
+async def test_every_sample_ends_in_the_ledger_and_its_events_in_the_stream(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    entries = log(paths())
+    await store_batch(broker, entries)
+
+    await project_all(broker, engine)
+
+    assert len(entries) == await count(engine, "deliveries")
+    assert 0 == await count(engine, "deliveries", "status NOT IN ('projected', 'ignored')")
+    ids = await event_ids(broker)
+    assert len(ids) == len(set(ids)) == await count(engine, "platform_events")
+
+
+async def test_the_same_fact_again_gives_one_event_one_row_and_no_second_message(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    first = delivery("workflow_run", body("workflow_run.completed.00"), 1)
+    await store(broker, [first, at(first, 2, "another-guid")])
+    await project_all(broker, engine)
+    # The broker's memory of ids is bounded; the ledger's is not: the same message, long after.
+    await broker.nc.publish(first.subject, first.body, headers=_without_id(first))
+    await until(lambda: drained(broker), "the copy is in the log")
+    await project_all(broker, engine)
+
+    assert 3 == (await broker.js.stream_info(streams.DELIVERIES)).state.messages
+    assert 1 == len(await event_ids(broker))
+    assert 1 == await count(engine, "run_events")
+    assert 1 == await count(engine, "builds")
+    assert 1 == await count(engine, "deliveries", "stream_seq = 1 AND last_seq = 3")
+
+
+async def test_a_poison_delivery_in_a_batch_of_100_parks_alone(broker: Broker, engine: AsyncEngine) -> None:
+    entries = (log(paths()) * 2)[:100]
+    entries = [replace(entry, identity=f"guid-{n}") for n, entry in enumerate(entries)]
+    entries[40] = delivery("issues", b'{"action": "opened", "issue": 7}', 0, "poison")
+    await store_batch(broker, entries)
+
+    await project_all(broker, engine)
+
+    assert 100 == await count(engine, "deliveries")
+    assert 1 == await count(engine, "deliveries", "status = 'parked'")
+    assert 1 == await count(engine, "deliveries", "identity = 'poison' AND reason = 'shape_mismatch'")
+
+
+async def test_data_that_postgres_refuses_parks_the_one_delivery_that_holds_it(
+    broker: Broker, engine: AsyncEngine, database: Database
+) -> None:
+    """No such data is known, so the table is made to refuse one: a repository that a check does not like."""
+    admin = make_engine(database.url("admin"), "test")
+    async with admin.begin() as connection:
+        await connection.execute(
+            text("ALTER TABLE ops.work_items ADD CHECK (work_item_ref NOT LIKE '%poison%')")
+        )
+    await admin.dispose()
+    good = log(paths())
+    bad = delivery("issues", body("issues.opened.15").replace(b"/Hello-World", b"/poison"), 0, "bad")
+    await store_batch(broker, [*good[:50], bad, *good[50:]])
+
+    await project_all(broker, engine)
+
+    assert len(good) == await count(engine, "deliveries", "status <> 'parked'")
+    assert 1 == await count(engine, "deliveries", "identity = 'bad' AND reason = 'write_refused'")
+    assert 1 == await count(engine, "deliveries", "identity = 'bad' AND last_error LIKE '%23514%'")
+
+
+async def test_a_message_that_is_no_delivery_of_ours_is_parked_and_named(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    await broker.js.publish("deliveries.stranger.hello.world", b"\xff\x00")
+
+    await project_all(broker, engine)
+
+    assert 1 == await count(
+        engine, "deliveries", "source = 'stranger' AND reason = 'unreadable' AND status = 'parked'"
+    )
+
+
+async def test_a_large_body_is_fetched_from_the_object_store(broker: Broker, engine: AsyncEngine) -> None:
+    large = body("issues.opened.15")
+    large = large.replace(b'"body": "', b'"body": "' + b"x" * 2 * streams.INLINE_BODY_BYTES_MAX, 1)
+    await store(broker, [delivery("issues", large, 0, "large")])
+
+    await project_all(broker, engine)
+
+    assert 1 == await count(engine, "deliveries", f"status = 'projected' AND body_bytes = {len(large)}")
+    assert 1 == await count(engine, "work_items")
+
+
+async def test_an_earlier_body_that_comes_late_takes_its_place(broker: Broker, engine: AsyncEngine) -> None:
+    first = delivery("issues", body("issues.opened.15"), 1, "same")
+    second = delivery("issues", body("issues.transferred.21"), 2, "same")
+    await store(broker, [first, second])
+    wanted = await clean_fold(broker, engine)
+
+    await empty(engine)
+    for seq in (2, 1):
+        await fold_one(broker, engine, seq)
+
+    assert wanted == await snapshot(engine)
+    assert 1 == await count(engine, "deliveries", "status = 'conflict' AND stream_seq = 2")
+    assert 0 == await count(engine, "work_items", "deleted_at IS NOT NULL")
+
+
+async def test_parallel_projectors_give_what_one_gives(broker: Broker, engine: AsyncEngine) -> None:
+    entries = log(paths())
+    doubled = [*entries, *(at(entry, 0, f"again-{entry.identity}") for entry in entries)]
+    conflicts = [at(entries[n + 1], 0, entries[n].identity) for n in range(0, 40, 2)]
+    await store_batch(broker, [*doubled, *conflicts])
+
+    await project_all(broker, engine, count=3)
+
+    found = await snapshot(engine)
+    assert await clean_fold(broker, engine) == found
+    assert len(conflicts) == Counter(row["status"] for row in found["deliveries"])["conflict"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_kill_9_loses_and_doubles_nothing(
+    broker: Broker, engine: AsyncEngine, database: Database, place: str
+) -> None:
+    await shorten_ack_wait(broker)
+    await store_batch(broker, log(paths()))
+
+    await asyncio.to_thread(run_until_killed, broker, database, place)
+    await project_all(broker, engine)
+
+    found = await snapshot(engine)
+    ids = await event_ids(broker)
+    assert await clean_fold(broker, engine) == found
+    assert len(ids) == len(set(ids)) == len(found["platform_events"])
+
+
+async def test_rows_wait_for_postgres_and_appear_when_it_is_back(
+    broker: Broker, engine: AsyncEngine, database: Database
+) -> None:
+    await _let_in(database, False)
+    await store_batch(broker, log(paths("issues")))
+    async with projecting(broker, engine):
+        await until(lambda: taken(broker), "the batch is in the projector's hands")
+        await _let_in(database, True)
+        await until(lambda: drained(broker), "the log is drained")
+
+    assert len(paths("issues")) == await count(engine, "deliveries", "status = 'projected' AND attempts = 1")
+
+
+async def test_a_broker_that_lost_the_consumer_is_a_problem_and_not_a_silence(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    async with projecting(broker, engine) as (projector,):
+        assert {} == await projector.problems()
+        await broker.js.delete_consumer(streams.DELIVERIES, streams.PROJECTOR)
+        assert {"consumer"} == set(await projector.problems())
+
+
+async def _let_in(database: Database, allowed: bool) -> None:
+    """Open or close a database to its logins, and end the sessions that there are."""
+    await asyncio.to_thread(
+        database.server.execute,
+        f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS {str(allowed).lower()}",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        f" WHERE datname = '{database.name}' AND pid <> pg_backend_pid()",
+    )
+
+
+def _without_id(entry: Delivery) -> dict[str, str]:
+    return {name: value for name, value in wire.to_headers(entry).items() if name != wire.MESSAGE_ID}
