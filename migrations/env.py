@@ -13,6 +13,7 @@ from runtime.postgres import make_engine
 
 MIGRATION_LOCK = 0x0D00_0001
 
+
 def migrate(connection: Connection) -> None:
     """Bring the database up to the newest revision, in one transaction."""
     context.configure(connection=connection, **OPTIONS)

@@ -14,7 +14,6 @@ from nats.js.api import (
     ConsumerConfig,
     DeliverPolicy,
     DiscardPolicy,
-    ObjectStoreConfig,
     RetentionPolicy,
     StorageType,
     StoreCompression,
@@ -29,12 +28,18 @@ DRAIN_BYTES_MAX = 32_000_000
 """How much of a refused body is read, so that the sender gets to read the answer."""
 BODIES_IN_FLIGHT_BYTES_MAX = 256_000_000
 BODY_READ_S_MAX = 30.0
+HEADER_CHARS_MAX = 1024
+"""Of a header that is stored with its body: a message has to have room for all of them."""
 RETRY_AFTER_S = 5
+LOG_AGAIN_S = 10.0
+"""How long the same line about strangers' requests is not written again."""
 
 # What a message may be.
 INLINE_BODY_BYTES_MAX = 64 * 1024
 """A larger body goes into the object store, and its message carries the object's name."""
 MESSAGE_BYTES_MAX = INLINE_BODY_BYTES_MAX + 16 * 1024
+BODY_PIECE_BYTES = 128 * 1024
+"""Of a compressed body in the object store."""
 
 # How long the broker is waited for. GitHub gives up after 10 s and never retries.
 ACCEPT_S_MAX = 8.0
@@ -45,7 +50,8 @@ REQUEST_S_MAX = 5.0
 
 # The projector's loop.
 FETCH_COUNT = 250
-FETCH_WAIT_S = 1.0
+FETCH_WAIT_S = 0.25
+"""How soon an idle projector notices that it is to stop."""
 PROJECTOR_WORKERS = 2
 """Batches in hand per process: one is understood while Postgres writes the other."""
 ACK_WAIT_S = 30.0
@@ -90,7 +96,7 @@ class Drift:
 
 
 def stream_configs(replicas: int) -> tuple[StreamConfig, ...]:
-    """The two streams, for a cluster that keeps `replicas` copies."""
+    """The streams, for a cluster that keeps `replicas` copies."""
     deliveries = StreamConfig(
         name=DELIVERIES,
         description="Every delivery, byte for byte: the only truth",
@@ -120,7 +126,20 @@ def stream_configs(replicas: int) -> tuple[StreamConfig, ...]:
         allow_atomic=True,
         compression=StoreCompression.S2,
     )
-    return (deliveries, events)
+    bodies = StreamConfig(
+        name=BODIES_STREAM,
+        description="Bodies too large for a message, compressed",
+        subjects=[f"$O.{BODIES}.C.>", f"$O.{BODIES}.M.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        discard=DiscardPolicy.NEW,
+        duplicate_window=120,
+        allow_direct=True,
+        # A message that rolls up erases the others, and no permission tells it from one that does not.
+        allow_rollup_hdrs=False,
+    )
+    return (deliveries, events, bodies)
 
 
 def consumer_configs() -> tuple[tuple[str, ConsumerConfig], ...]:
@@ -155,7 +174,7 @@ def consumer_configs() -> tuple[tuple[str, ConsumerConfig], ...]:
 
 
 async def provision(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
-    """Make the streams, consumers and buckets that are missing; name what drifted in those that are there."""
+    """Make the streams and consumers that are missing; name what drifted in those that are there."""
     drift: list[Drift] = []
     for stream in stream_configs(replicas):
         found = await _stream(js, stream)
@@ -169,17 +188,6 @@ async def provision(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
             await js.add_consumer(stream_name, consumer)
         else:
             drift += _compare(f"consumer {consumer.durable_name}", consumer, existing)
-    try:
-        await js.stream_info(BODIES_STREAM)
-    except NotFoundError:
-        await js.create_object_store(
-            BODIES,
-            ObjectStoreConfig(
-                description="Bodies too large for a message, compressed",
-                storage=StorageType.FILE,
-                replicas=replicas,
-            ),
-        )
     return drift
 
 
@@ -194,10 +202,6 @@ async def inspect(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
         existing = await _consumer(js, stream_name, consumer)
         where = f"consumer {consumer.durable_name}"
         drift += [_missing(where)] if existing is None else _compare(where, consumer, existing)
-    try:
-        await js.stream_info(BODIES_STREAM)
-    except NotFoundError:
-        drift.append(_missing(f"object store {BODIES}"))
     return drift
 
 

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.errors import APIError, NotFoundError
 from prometheus_client import Counter, Histogram
 from sqlalchemy import text
@@ -31,6 +30,7 @@ from providers.port import Provider
 from providers.registry import PROVIDERS
 from runtime import bus, postgres, process, streams
 from runtime.bus import BrokerAway, Message
+from runtime.pull import ConsumerGone, Pull
 from runtime.settings import Settings
 from services.projector.understand import Understood, parked, understand
 from services.projector.write import Sql, Writer
@@ -62,13 +62,13 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
         on_closed=lambda: None if stopping.is_set() else process.lost("the broker's client has given up"),
     )
     engine = postgres.make_engine(settings.database_for("projector"), "projector")
-    js = nc.jetstream()
     projector = Projector(nc, engine, PROVIDERS, log, stopping)
     try:
         async with process.serve_ops(settings, projector.problems), asyncio.TaskGroup() as group:
             log.info("running", workers=streams.PROJECTOR_WORKERS)
             for _ in range(streams.PROJECTOR_WORKERS):
-                group.create_task(projector.work(js))
+                group.create_task(projector.work())
+        await projector.pull.close()
     finally:
         await nc.close()
         await engine.dispose()
@@ -91,22 +91,17 @@ class Projector:
         self.providers = providers
         self.log = log
         self.stopping = stopping
+        self.pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, streams.FETCH_COUNT)
         self.writer = Writer(engine, Sql.of(), providers, lambda seq: bus.read_delivery(self.js, seq))
 
-    async def work(self, js: JetStreamContext) -> None:
+    async def work(self) -> None:
         """Fetch and handle batches until told to stop; a batch in hand is finished first."""
-        subscription: JetStreamContext.PullSubscription | None = None
         while not self.stopping.is_set():
             try:
-                if subscription is None:
-                    subscription = await js.pull_subscribe_bind(
-                        consumer=streams.PROJECTOR, stream=streams.DELIVERIES
-                    )
-                messages = await bus.fetch(subscription, streams.FETCH_COUNT, streams.FETCH_WAIT_S)
-            except _BROKER_ERRORS as error:
+                messages = await self.pull.fetch(streams.FETCH_WAIT_S)
+            except (ConsumerGone, *_BROKER_ERRORS) as error:
                 OUTAGES.labels("nats").inc()
-                self.log.warning("cannot fetch", error=type(error).__name__)
-                subscription = None
+                self.log.warning("cannot fetch", error=f"{type(error).__name__}: {error}")
                 await self._pause(streams.RECONNECT_WAIT_S)
                 continue
             if messages:

@@ -79,7 +79,7 @@ async def projecting(broker: Broker, engine: AsyncEngine, count: int = 1) -> Asy
     projectors = [Projector(nc, engine, PROVIDERS, structlog.get_logger(), stopping) for nc in clients]
     async with asyncio.TaskGroup() as group:
         for projector in projectors:
-            group.create_task(projector.work(projector.js))
+            group.create_task(projector.work())
         try:
             yield projectors
         finally:

@@ -1,0 +1,92 @@
+"""The projector's pull, on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from runtime import bus, streams
+from runtime.pull import ConsumerGone, Pull
+from tests.conftest import Broker
+
+pytestmark = pytest.mark.anyio
+
+LONG_S = 60.0
+SOON_S = 10.0
+
+
+async def stored(broker: Broker, count: int) -> None:
+    for n in range(count):
+        await broker.js.publish("deliveries.test.kind", b"%d" % n)
+
+
+async def test_the_first_message_comes_without_waiting_for_a_full_batch(broker: Broker) -> None:
+    nc = await bus.connect(broker.url("projector"), "projector")
+    pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 100)
+    waiting = asyncio.create_task(pull.fetch(LONG_S))
+    await stored(broker, 1)
+
+    assert [b"0"] == [message.data for message in await asyncio.wait_for(waiting, SOON_S)]
+    await nc.close()
+
+
+async def test_everything_comes_once_in_batches_of_at_most_the_count(broker: Broker) -> None:
+    await stored(broker, 250)
+    nc = await bus.connect(broker.url("projector"), "projector")
+    pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 100)
+    seen: list[bytes] = []
+    async with asyncio.timeout(SOON_S):
+        while len(seen) < 250:
+            batch = await pull.fetch(LONG_S)
+            assert 0 < len(batch) <= 100
+            seen += [message.data for message in batch]
+
+    assert [b"%d" % n for n in range(250)] == seen
+    await nc.close()
+
+
+async def test_nothing_there_is_an_empty_batch(broker: Broker) -> None:
+    nc = await bus.connect(broker.url("projector"), "projector")
+
+    assert [] == await Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 10).fetch(0.05)
+    await nc.close()
+
+
+async def test_a_deleted_consumer_is_an_error_and_not_a_silence(broker: Broker) -> None:
+    nc = await bus.connect(broker.url("projector"), "projector")
+    pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 10)
+    waiting = asyncio.create_task(pull.fetch(LONG_S))
+    await broker.js.publish("deliveries.test.kind", b"first")
+    await asyncio.wait_for(waiting, SOON_S)
+
+    await broker.js.delete_consumer(streams.DELIVERIES, streams.PROJECTOR)
+
+    for _ in range(2):
+        with pytest.raises(ConsumerGone):
+            await asyncio.wait_for(pull.fetch(LONG_S), SOON_S)
+    await nc.close()
+
+
+async def test_what_was_pulled_and_not_fetched_goes_back_at_once(broker: Broker) -> None:
+    await stored(broker, 3)
+    first = await bus.connect(broker.url("projector"), "projector")
+    leaving = Pull(first, streams.DELIVERIES, streams.PROJECTOR, 10)
+    await leaving._ask()
+    await asyncio.wait_for(_until_pulled(broker, 3), SOON_S)
+    await first.flush()
+    await leaving.close()
+    await first.close()
+
+    second = await bus.connect(broker.url("projector"), "projector")
+    pull = Pull(second, streams.DELIVERIES, streams.PROJECTOR, 10)
+    again: set[bytes] = set()
+    async with asyncio.timeout(SOON_S):
+        while len(again) < 3:
+            again |= {message.data for message in await pull.fetch(LONG_S)}
+    await second.close()
+
+
+async def _until_pulled(broker: Broker, count: int) -> None:
+    while (await broker.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)).num_ack_pending < count:
+        await asyncio.sleep(0.01)

@@ -1,0 +1,64 @@
+"""Events to tell, as the projector publishes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from contracts.builds import BuildFinished
+from contracts.deployments import DeploymentStatusChanged
+from contracts.version import moment
+
+NOON = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
+
+
+def build(at: datetime | None = None, run: int = 421, **stated: Any) -> BuildFinished:
+    """A run attempt that has ended at `at`, by default just now."""
+    at = at or datetime.now(UTC)
+    fields: dict[str, Any] = {
+        "source": "github",
+        "ref": f"github:run/{run}/1",
+        "moment": moment(at, 0, major=2),
+        "occurred_at": at,
+        "actor": "octocat",
+        "repository": "org/shop",
+        "repository_id": 7,
+        "run_id": run,
+        "run_attempt": 1,
+        "number": 12,
+        "workflow": "test",
+        "title": "Fix the cart",
+        "branch": "main",
+        "commit_sha": "3484a3fb816e0859fd6e1cea078d76385ff50625",
+        "trigger": "push",
+        "status": "success",
+        "url": f"https://github.com/org/shop/actions/runs/{run}",
+        "started_at": at - timedelta(minutes=3, seconds=4),
+        "finished_at": at,
+    }
+    return BuildFinished(**{**fields, **stated})
+
+
+def deployment(at: datetime | None = None, number: int = 99, **stated: Any) -> DeploymentStatusChanged:
+    """A deployment that reached a state at `at`, by default just now."""
+    at = at or datetime.now(UTC)
+    fields: dict[str, Any] = {
+        "source": "github",
+        "ref": f"github:deployment/{number}",
+        "moment": moment(at, 5),
+        "occurred_at": at,
+        "actor": "octocat",
+        "repository": "org/shop",
+        "repository_id": 7,
+        "deployment_id": number,
+        "environment": "live",
+        "production": True,
+        "git_ref": "main",
+        "commit_sha": "f95f852bd8fca8fcc58a9a2d6c842781e32a215e",
+        "creator": "release-bot",
+        "created_at": at - timedelta(hours=1, minutes=2),
+        "status": "success",
+        "provider_status": "success",
+        "url": "https://shop.example.com/",
+    }
+    return DeploymentStatusChanged(**{**fields, **stated})
