@@ -30,8 +30,11 @@ BODY_OBJECT = "Odooops-Body-Object"
 SENDER_PREFIX = "Sender-"
 
 _OUTSIDE_TOKEN = re.compile(r"[^a-z0-9_-]")
+_TOKEN = rf"[a-z0-9_-]{{1,{TOKEN_CHARS_MAX}}}"
+_SUBJECT = re.compile(rf"{SUBJECT_ROOT}\.({_TOKEN})\.({_TOKEN}(?:\.{_TOKEN})*)")
 _IDENTITY = re.compile(rf"[\x21-\x7e]{{1,{IDENTITY_CHARS_MAX}}}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class MalformedName(ValueError):
@@ -104,46 +107,52 @@ def require_ascii(text: str) -> str:
 
 
 def to_headers(delivery: Delivery, body_object: str | None = None) -> dict[str, str]:
-    """The message headers of `delivery`; `body_object` names the stored body where the message has none."""
+    """The message headers of `delivery`; `body_object` names the stored body where the message has none.
+
+    Raises MalformedName for what no header can carry unchanged, line ends above all.
+    """
     headers = {
         MESSAGE_ID: delivery.message_id,
-        IDENTITY: delivery.identity,
+        IDENTITY: require_identity(delivery.identity),
         VIA: delivery.via,
         RECEIVED_AT: delivery.received_at.isoformat(),
         BODY_SHA256: delivery.body_sha256,
     }
     if delivery.verified_by is not None:
-        headers[VERIFIED_BY] = delivery.verified_by
+        headers[VERIFIED_BY] = require_ascii(delivery.verified_by)
     if body_object is not None:
-        headers[BODY_OBJECT] = body_object
+        headers[BODY_OBJECT] = require_ascii(body_object)
     for name, value in delivery.headers.items():
-        headers[SENDER_PREFIX + name] = value
+        headers[SENDER_PREFIX + name] = require_ascii(value)
     return headers
 
 
 def from_message(subject: str, headers: Mapping[str, str], body: bytes, seq: int) -> Delivery:
     """The delivery that `to_headers` wrote, its body at hand; raises UnreadableDelivery for any other."""
+    matched = _SUBJECT.fullmatch(subject)
+    if matched is None:
+        raise UnreadableDelivery(f"the subject {subject!r} is not {SUBJECT_ROOT}.<source>.<kind>")
+    source, kind = matched.groups()
     try:
-        root, source, kind = subject.split(".", 2)
-        if root != SUBJECT_ROOT:
-            raise UnreadableDelivery(f"the subject {subject} is not one of deliveries")
         via = headers[VIA]
         if via not in get_args(Via):
             raise UnreadableDelivery(f"{VIA} is {via!r}")
         received_at = datetime.fromisoformat(headers[RECEIVED_AT])
         if received_at.tzinfo is None:
             raise UnreadableDelivery(f"{RECEIVED_AT} has no zone")
+        if not _SHA256.fullmatch(headers[BODY_SHA256]):
+            raise UnreadableDelivery(f"{BODY_SHA256} is not 64 hex digits")
         return Delivery(
             source=source,
-            identity=headers[IDENTITY],
+            identity=require_identity(headers[IDENTITY]),
             kind=kind,
             via=via,  # type: ignore[arg-type]  # just compared with the literal's values
             received_at=received_at,
             body=body,
             body_sha256=headers[BODY_SHA256],
-            verified_by=headers.get(VERIFIED_BY),
+            verified_by=require_ascii(headers[VERIFIED_BY]) if VERIFIED_BY in headers else None,
             headers={
-                name[len(SENDER_PREFIX) :].lower(): value
+                name[len(SENDER_PREFIX) :].lower(): require_ascii(value)
                 for name, value in headers.items()
                 if name.startswith(SENDER_PREFIX)
             },

@@ -1,13 +1,17 @@
 """Events: typed, past-tense, provider-independent facts, and their CloudEvents 1.0 form on NATS.
 
 An event's id derives from the fact alone, so that webhook, poll and re-delivery of one fact give one id.
-Wire form: CloudEvents 1.0, NATS binary mode (`ce-*` headers, JSON data); source: the CloudEvents NATS binding.
+Wire form: CloudEvents 1.0, NATS binary mode (`ce-*` headers, JSON data), by the CloudEvents NATS binding:
+https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+from urllib.parse import quote
 from uuid import UUID, uuid5
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -17,14 +21,18 @@ from contracts.version import Moment
 Level = Literal["debug", "info", "warn", "error"]
 
 SUBJECT_ROOT = "events"
+SPEC_VERSION = "1.0"
+CONTENT_TYPE = "application/json"
 NAMESPACE = UUID("6f7a1c52-9d0e-5a9b-8c53-0d1b8a6f4e21")
 """The uuid5 namespace of event ids. It never changes: every stored id depends on it."""
+
+_UNSAFE_IN_HEADER = re.compile(r"[^!#$&-~]+")
 
 
 class Event(BaseModel):
     """What every event states. Subclasses add the family's fields and set `type`, `<family>.<verb>`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
     type: ClassVar[str]
 
     source: str
@@ -44,6 +52,12 @@ class Event(BaseModel):
     def id(self) -> str:
         """One id per fact: uuid5 of type, ref, moment and fact."""
         return str(uuid5(NAMESPACE, "\x1f".join((self.type, self.ref, repr(self.moment), self.fact))))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, with an id of its own where `update` makes it another fact."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("id", None)
+        return copied
 
     @property
     def summary(self) -> str:
@@ -101,12 +115,22 @@ def to_headers(event: Event, delivery: str) -> dict[str, str]:
     """The message headers of `event`, caused by `delivery` (`source:identity`)."""
     return {
         "Nats-Msg-Id": event.id,
-        "content-type": "application/json",
-        "ce-specversion": "1.0",
+        # Libraries that know no CloudEvents, FastStream among them, decode by this one.
+        "content-type": CONTENT_TYPE,
+        "ce-specversion": SPEC_VERSION,
         "ce-id": event.id,
-        "ce-source": f"odooops/{event.source}",
+        "ce-source": header_value(f"odooops/{event.source}"),
         "ce-type": event.type,
-        "ce-subject": event.ref,
+        "ce-subject": header_value(event.ref),
         "ce-time": event.occurred_at.isoformat(),
-        "ce-delivery": delivery,
+        "ce-datacontenttype": CONTENT_TYPE,
+        "ce-delivery": header_value(delivery),
     }
+
+
+def header_value(text: str) -> str:
+    """`text` as a CloudEvents header value: percent-encoded but for printable ASCII without space, `"` and `%`.
+
+    Sent as it is, it would not arrive: the client strips it and turns line ends into spaces.
+    """
+    return _UNSAFE_IN_HEADER.sub(lambda unsafe: quote(unsafe[0], safe=""), text)

@@ -23,18 +23,20 @@ NOTHING_STATED: Version = ()
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def micros(at: datetime) -> int:
     """Microseconds since 1970 of an aware time, exactly; a naive one is a ValueError."""
-    if at.tzinfo is None:
+    if at.utcoffset() is None:
         raise ValueError(f"the time {at.isoformat()} has no zone")
     return (at - _EPOCH) // _MICROSECOND
 
 
 def from_micros(value: int) -> datetime:
-    """The UTC time that `micros` made `value` of."""
-    return _EPOCH + timedelta(microseconds=value)
+    """The UTC time that `micros` made `value` of; the nearest that UTC has, where zones reach beyond its years."""
+    return _EPOCH + timedelta(microseconds=min(max(value, _FIRST), _LAST))
 
 
 def moment(at: datetime, rank: int, major: int = 0) -> Moment:

@@ -89,11 +89,11 @@ class Pull:
         self._heard_at = monotonic()
         status = message.headers.get("Status") if message.headers and not message.data else None
         if status is None:
-            self._asked -= 1
+            self._asked = max(0, self._asked - 1)
             self._messages.append(message)
         elif status in (_EXPIRED, _CONFLICT):
             headers = message.headers or {}
-            self._asked -= int(headers.get(_UNFULFILLED, self._asked))
+            self._asked = max(0, self._asked - int(headers.get(_UNFULFILLED, self._asked)))
             if status == _CONFLICT:
                 self._failure = headers.get("Description", "the pull was refused")
         else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -28,9 +28,12 @@ class _FromFiles(PydanticBaseSettingsSource):
         if not path:
             return None, field_name, False
         try:
-            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
-        except OSError as error:
-            raise BadSettings(f"{variable} names a file that cannot be read: {error.strerror}") from None
+            value = _read(variable, path).decode().strip()
+        except UnicodeDecodeError:
+            raise BadSettings(f"{variable} names a file that is not UTF-8 text") from None
+        if not value:
+            raise BadSettings(f"{variable} names an empty file")
+        return value, field_name, False
 
     def __call__(self) -> dict[str, Any]:
         values = {
@@ -40,16 +43,25 @@ class _FromFiles(PydanticBaseSettingsSource):
         return {name: value for name, value in values.items() if value is not None}
 
 
-class Settings(BaseSettings):
-    """One process's settings. Field names are the variables' names in lower case."""
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Replicas = Annotated[Literal[1, 3, 5], BeforeValidator(_number)]
+"""A Literal of numbers refuses their text, which is all that the environment has."""
+
+
+class Settings(BaseSettings):
+    """One process's settings. Field names are the variables' names in lower case; an empty one is not set."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
 
     odooops_data_dir: Path = DEFAULT_DATA_DIR
     odooops_host: str = "127.0.0.1"
-    odooops_port: int = 8420
+    odooops_port: Port = 8420
     odooops_ops_host: str = "127.0.0.1"
-    odooops_ops_port: int = 0
+    odooops_ops_port: Port = 0
     """Port of /readyz and /metrics; 0 serves neither."""
     odooops_ssot_dir: Path = Path("ssot")
     odooops_log_format: Literal["json", "console"] = "json"
@@ -60,7 +72,7 @@ class Settings(BaseSettings):
     nats_url_notifier: SecretStr | None = None
     nats_url_reader: SecretStr | None = None
     nats_url_operator: SecretStr | None = None
-    nats_replicas: Literal[1, 3, 5] = 1
+    nats_replicas: Replicas = 1
 
     database_url: SecretStr | None = None
     database_url_projector: SecretStr | None = None
@@ -85,7 +97,7 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, _FromFiles(settings_cls))
 
     def nats_for(self, user: str) -> str:
-        """The broker's address for `user`: NATS_URL_<USER>, else NATS_URL."""
+        """The broker's address for `user`, or several with commas between: NATS_URL_<USER>, else NATS_URL."""
         return self._address("nats_url", user)
 
     def database_for(self, user: str) -> str:
@@ -129,16 +141,21 @@ def secret_values(names: Sequence[str]) -> list[tuple[str, bytes]]:
     for name in names:
         value = os.environ.get(name)
         if value:
-            found.append((name, value.encode()))
+            found.append((name, os.fsencode(value)))
         path = os.environ.get(f"{name}_FILE")
         if path:
-            try:
-                lines = Path(path).read_bytes().splitlines()
-            except OSError as error:
-                raise BadSettings(f"{name}_FILE names a file that cannot be read: {error.strerror}") from None
+            lines = _read(f"{name}_FILE", path).splitlines()
             found += [(f"{name}_FILE:{n}", line) for n, line in enumerate(lines, 1) if line]
     if len(found) > SECRETS_PER_SOURCE_MAX:
         raise BadSettings(
             f"{names[0]}: {len(found)} secrets are set, at most {SECRETS_PER_SOURCE_MAX} are tried"
         )
     return found
+
+
+def _read(variable: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        # Without the path: whoever takes X_FILE for X has put the secret there.
+        raise BadSettings(f"{variable} names a file that cannot be read: {error.strerror}") from None

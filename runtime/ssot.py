@@ -21,7 +21,7 @@ def load_providers(directory: Path) -> dict[str, ProviderFile]:
             entry = ProviderFile.model_validate(_load(path))
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = ".".join(str(part) for part in first["loc"]) or "the whole file"
             raise BadSettings(f"{path}: {where}: {first['msg']}") from None
         if entry.name != path.stem:
             raise BadSettings(f"{path}: name is {entry.name!r}, expected {path.stem!r}")
@@ -34,5 +34,7 @@ def load_providers(directory: Path) -> dict[str, ProviderFile]:
 def _load(path: Path) -> Any:
     try:
         return YAML(typ="safe").load(path)
+    except OSError as error:
+        raise BadSettings(f"{path} cannot be read: {error.strerror}") from None
     except YAMLError as error:
         raise BadSettings(f"{path}: {' '.join(str(error).split())}") from None

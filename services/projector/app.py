@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,14 +27,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from contracts import delivery as wire
 from contracts.delivery import Delivery, UnreadableDelivery
 from contracts.envelope import to_headers
+from contracts.text import clean
 from providers.port import Provider
 from providers.registry import PROVIDERS
 from runtime import bus, postgres, process, streams
-from runtime.bus import BrokerAway, Message
+from runtime.bus import BrokerAway, LogTrimmed, Message
 from runtime.pull import ConsumerGone, Pull
 from runtime.settings import Settings
-from services.projector.understand import Understood, parked, understand
-from services.projector.write import Sql, Writer
+from services.projector.understand import REFOLD_IMPOSSIBLE, Understood, parked, understand
+from services.projector.write import RefoldTooWide, Sql, Writer
 
 T = TypeVar("T")
 
@@ -51,6 +53,7 @@ ROW_SECONDS = Histogram(
 OUTAGE_WAIT_S_MIN = 0.1
 
 _BROKER_ERRORS = (nats.errors.Error, APIError, OSError)
+_CANNOT_BE_WRITTEN = (DBAPIError, LogTrimmed, RefoldTooWide, UnreadableDelivery)
 
 
 async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
@@ -110,22 +113,22 @@ class Projector:
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Everything that happens to a batch; returns when it is acknowledged or the process is to stop."""
         with BATCH_SECONDS.time():
-            async with _kept_in_progress(messages):
-                deliveries = await asyncio.gather(*(self._read(message) for message in messages))
-                understood = [
-                    each if isinstance(each, Understood) else understand(self.providers, each)
-                    for each in deliveries
-                ]
-                if not await self.fold(understood):
+            async with _kept_in_progress(messages, self.log):
+                read = await asyncio.gather(*(self._read(message) for message in messages))
+                understood = [each for each in read if each is not None]
+                if len(understood) < len(messages) or not await self.fold(understood):
                     return
-            for message in messages:
-                await message.ack()
+            try:
+                for message in messages:
+                    await message.ack()
+            except _BROKER_ERRORS as error:
+                self.log.warning("not acknowledged, it will come again", error=type(error).__name__)
 
     async def fold(self, batch: Sequence[Understood]) -> bool:
         """Write a batch and publish its events; False where the process is to stop before that was done."""
         try:
             folded = await self._patiently("postgres", lambda: self.writer.fold(batch))
-        except DBAPIError as error:
+        except _CANNOT_BE_WRITTEN as error:
             return await self._bisect(batch, error)
         if folded is None:
             return False
@@ -139,25 +142,27 @@ class Projector:
         self._count(batch, events)
         return True
 
-    async def _bisect(self, batch: Sequence[Understood], error: DBAPIError) -> bool:
-        """Find the delivery whose data Postgres refuses, and park it alone."""
+    async def _bisect(self, batch: Sequence[Understood], error: Exception) -> bool:
+        """Find the delivery that cannot be written, and park it alone."""
         if len(batch) > 1:
             half = len(batch) // 2
             return await self.fold(batch[:half]) and await self.fold(batch[half:])
         (poison,) = batch
-        state = getattr(error.orig, "sqlstate", None)
         if poison.status == "parked":
             raise error  # even the ledger's own row is refused: a bug, not data
-        self.log.error("parked", delivery=poison.delivery.name, seq=poison.delivery.seq, sqlstate=state)
-        return await self.fold(
-            [parked(poison.delivery, "write_refused", f"Postgres refused its rows ({state})")]
-        )
+        reason, sentence = REFOLD_IMPOSSIBLE, f"a later body of it stands and cannot be replaced: {error}"
+        if isinstance(error, DBAPIError):
+            state = getattr(error.orig, "sqlstate", None)
+            reason, sentence = "write_refused", f"Postgres refused its rows ({state})"
+        self.log.error("parked", delivery=poison.delivery.name, seq=poison.delivery.seq, reason=reason)
+        return await self.fold([parked(poison.delivery, reason, sentence)])
 
     async def _publish(self, events: Sequence[Message]) -> bool:
         await bus.publish_all(self.nc, streams.EVENTS, events)
         return True
 
-    async def _read(self, message: Msg) -> Delivery | Understood:
+    async def _read(self, message: Msg) -> Understood | None:
+        """What a message means; None where the process is to stop before its body could be fetched."""
         seq = bus.sequence_of(message)
         try:
             delivery = await self._patiently(
@@ -165,9 +170,7 @@ class Projector:
             )
         except UnreadableDelivery as error:
             return parked(_placeholder(message, seq), "unreadable", str(error))
-        if delivery is None:
-            return parked(_placeholder(message, seq), "unreadable", "stopped while reading")
-        return delivery
+        return None if delivery is None else understand(self.providers, delivery)
 
     async def _patiently(self, server: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
         """What `attempt` returns, tried again while `server` is away; None where the process is to stop."""
@@ -194,6 +197,9 @@ class Projector:
             return
 
     def _count(self, batch: Sequence[Understood], events: Sequence[Message]) -> None:
+        now = datetime.now(UTC)
+        for each in batch:
+            ROW_SECONDS.observe((now - each.delivery.received_at).total_seconds())
         for (source, status), count in Tally((each.delivery.source, each.status) for each in batch).items():
             PROJECTED.labels(source, status).inc(count)
         for name, count in Tally(event.headers["ce-type"] for event in events).items():
@@ -231,7 +237,7 @@ def _messages(settled: Sequence[Understood]) -> list[Message]:
 
 def _placeholder(message: Msg, seq: int) -> Delivery:
     """Enough of a message that is no delivery of ours for the ledger to name it."""
-    tokens = message.subject.split(".")
+    tokens = [clean(token)[: wire.TOKEN_CHARS_MAX] for token in message.subject.split(".")]
     return Delivery(
         source=tokens[1] if len(tokens) > 1 else "unknown",
         identity=f"seq-{seq}",
@@ -245,14 +251,17 @@ def _placeholder(message: Msg, seq: int) -> Delivery:
 
 
 @asynccontextmanager
-async def _kept_in_progress(messages: Sequence[Msg]) -> AsyncIterator[None]:
+async def _kept_in_progress(messages: Sequence[Msg], log: Any) -> AsyncIterator[None]:
     """While the block runs, tell the broker now and then that the batch is still being worked on."""
 
     async def tell() -> None:
         while True:
             await asyncio.sleep(streams.IN_PROGRESS_EVERY_S)
-            for message in messages:
-                await message.in_progress()
+            try:
+                for message in messages:
+                    await message.in_progress()
+            except _BROKER_ERRORS as error:
+                log.warning("cannot keep the batch, it may come again", error=type(error).__name__)
 
     telling = asyncio.create_task(tell())
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from read_models.deliveries import RANKS, DeliveryRow
-from services.projector.understand import Understood, copy_row, in_conflict, ledger_row
+from services.projector.understand import REFOLD_IMPOSSIBLE, Understood, copy_row, in_conflict, ledger_row
 
 Identity = tuple[str, str]
 
@@ -48,6 +48,12 @@ def settle(
     for understood in batch:
         groups.setdefault(identity_of(understood), []).append(understood)
     for identity, group in groups.items():
+        # One that could not take its place does not count as the first: the later body stands.
+        stuck = [each for each in group if each.reason == REFOLD_IMPOSSIBLE]
+        settled.ledger += [ledger_row(each, tried_at) for each in stuck]
+        group = [each for each in group if each.reason != REFOLD_IMPOSSIBLE]
+        if not group:
+            continue
         group.sort(key=lambda each: each.delivery.seq)
         _settle_identity(identity, group, known.get(identity, ()), tried_at, settled)
     return settled

@@ -9,6 +9,7 @@ from typing import Any
 
 from contracts.delivery import Delivery
 from contracts.envelope import Event
+from contracts.text import clean
 from contracts.version import micros, version
 from providers.port import Ignored, Provider, Unintelligible
 from read_models.deliveries import RANKS, DeliveryRow, Status
@@ -18,6 +19,8 @@ from runtime.streams import FUTURE_S_MAX
 
 REFS_PER_DELIVERY_MAX = 1_000
 ERROR_CHARS_MAX = 500
+REFOLD_IMPOSSIBLE = "refold_impossible"
+"""An earlier body came late, and the log no longer holds what its rows would have to be made of anew."""
 MICROSECONDS = 1_000_000
 
 
@@ -94,7 +97,7 @@ def _stated(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understo
 
 def parked(delivery: Delivery, reason: str, error: str) -> Understood:
     """`delivery` set aside: visible, retryable, and in nobody's way."""
-    return Understood(delivery=delivery, status="parked", reason=reason, error=error[:ERROR_CHARS_MAX])
+    return Understood(delivery=delivery, status="parked", reason=reason, error=clean(error)[:ERROR_CHARS_MAX])
 
 
 def in_conflict(understood: Understood) -> Understood:

@@ -24,7 +24,7 @@ from read_models.registry import AUDIT, LEDGER, READ_MODELS
 from read_models.table import SCHEMA
 from runtime.postgres import own_fold_lock, share_fold_lock
 from services.projector.settle import Identity, Known, Settled, identity_of, settle
-from services.projector.understand import Understood, ledger_row, understand
+from services.projector.understand import REFOLD_IMPOSSIBLE, Understood, ledger_row, understand
 
 REFOLD_REFS_MAX = 1_000
 REFOLD_ROUNDS_MAX = 10
@@ -77,6 +77,7 @@ class Sql:
                 "SELECT d.source, d.identity, d.body_sha256, d.stream_seq, d.refs"
                 " FROM json_to_recordset(CAST(:keys AS json)) AS s(source text, identity text)"
                 f" JOIN {ledger} AS d ON d.source = s.source AND d.identity = s.identity"
+                f" WHERE d.reason IS DISTINCT FROM '{REFOLD_IMPOSSIBLE}'"
             ),
             of_refs=text(
                 "SELECT source, identity, body_sha256, stream_seq, refs"

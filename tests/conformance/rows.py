@@ -36,10 +36,18 @@ WIDE: dict[Any, Sequence[Any]] = {
     bytes: (b"null", b'{"a":[1,{"b":"\\u00e4"}]}', b"[]", b'"x"'),
     list[str]: ([], [""], ["NULL", "a,b"], ['"', "\\"], ["x", "y"]),
 }
-VERSIONS: tuple[Version, ...] = ((0, 5, 1, 1, 0), (0, 5, 1, 2, 0), (0, 5, 2, 1, 0), (1, 4, 0, 3, 0), (0, 5, 1, 1, 1))
+VERSIONS: tuple[Version, ...] = (
+    (0, 5, 1, 1, 0),
+    (0, 5, 1, 2, 0),
+    (0, 5, 2, 1, 0),
+    (1, 4, 0, 3, 0),
+    (0, 5, 1, 1, 1),
+)
 
 
-def rows(model: ReadModel[Any], pool: dict[Any, Sequence[Any]], keys: int, most: int) -> st.SearchStrategy[list[Any]]:
+def rows(
+    model: ReadModel[Any], pool: dict[Any, Sequence[Any]], keys: int, most: int
+) -> st.SearchStrategy[list[Any]]:
     """Lists of 1 to `most` partial rows of `model` over `keys` keys.
 
     Uniform, from one drawn seed: hypothesis' own draws repeat themselves, and rules that go wrong with three

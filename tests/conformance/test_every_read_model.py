@@ -63,7 +63,9 @@ def test_facts_are_scalars_that_postgres_orders_as_python_does(model: ReadModel[
 
 @EVERY
 def test_no_index_but_the_log_tables_hinders_hot_updates(model: ReadModel[Any]) -> None:
-    moving = {c.name for c in model.columns if c.rule.name in ("version", "latest", "greatest", "tally", "note")}
+    moving = {
+        c.name for c in model.columns if c.rule.name in ("version", "latest", "greatest", "tally", "note")
+    }
     is_log = model.key == ("event_id",)
     allowed = {"refs", "status"} if model.name == "deliveries" else set()
 
@@ -96,10 +98,16 @@ def test_a_partial_latest_is_caught_by_the_dense_generator() -> None:
 
     def partial(old: Any, new: Any) -> Any:
         joined = right(old, new)
-        return joined if joined.url is not None else joined.__class__(**{**asdict(joined), "url": old.url or new.url})
+        return (
+            joined
+            if joined.url is not None
+            else joined.__class__(**{**asdict(joined), "url": old.url or new.url})
+        )
 
     @given(data=st.data())
-    @settings(max_examples=300, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=300, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
     def order_free(data: st.DataObject) -> None:
         statements = data.draw(rows(model, DENSE, 1, 4))
         results = [functools.reduce(partial, order) for order in itertools.permutations(statements)]

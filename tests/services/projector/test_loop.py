@@ -212,3 +212,22 @@ async def _let_in(database: Database, allowed: bool) -> None:
 
 def _without_id(entry: Delivery) -> dict[str, str]:
     return {name: value for name, value in wire.to_headers(entry).items() if name != wire.MESSAGE_ID}
+
+
+async def test_a_late_earlier_body_whose_rows_cannot_be_made_anew_parks_and_blocks_nothing(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    """The first of a row's deliveries was trimmed from the log: what stands stays as it is."""
+    trimmed = delivery("issues", body("issues.opened.15"), 1, "trimmed")
+    first = delivery("issues", body("issues.edited.00"), 2, "same")
+    second = delivery("issues", body("issues.transferred.21"), 3, "same")
+    await store(broker, [trimmed, first, second])
+    await fold_one(broker, engine, 1)
+    await fold_one(broker, engine, 3)
+    await broker.js.delete_msg(streams.DELIVERIES, 1)
+    before = await snapshot(engine)
+
+    await project_all(broker, engine)
+
+    assert 1 == await count(engine, "deliveries", "stream_seq = 2 AND reason = 'refold_impossible'")
+    assert before["work_items"] == (await snapshot(engine))["work_items"]

@@ -1,0 +1,135 @@
+"""SSOT files are read strictly: what is misspelt, repeated or misplaced is named, with its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from contracts.ssot import ProviderFile
+from runtime.settings import BadSettings
+from runtime.ssot import load_providers
+
+ROOT = Path(__file__).parents[2]
+GITHUB = "name: github\nendpoint: /webhooks/github\nsecrets: [GITHUB_WEBHOOK_SECRET]\n"
+
+
+def directory(tmp_path: Path, **files: str | bytes) -> Path:
+    """An SSOT directory with these provider files."""
+    (tmp_path / "providers").mkdir()
+    for name, content in files.items():
+        raw = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / "providers" / f"{name}.yaml").write_bytes(raw)
+    return tmp_path
+
+
+def refusal(tmp_path: Path, **files: str | bytes) -> str:
+    """Why these files are not taken."""
+    with pytest.raises(BadSettings) as refused:
+        load_providers(directory(tmp_path, **files))
+    return str(refused.value).replace(str(tmp_path), "ssot")
+
+
+def test_the_committed_files_are_taken() -> None:
+    assert "/webhooks/github" == load_providers(ROOT / "ssot")["github"].endpoint
+
+
+def test_files_come_by_name(tmp_path: Path) -> None:
+    plane = GITHUB.replace("github", "plane")
+    assert {
+        "github": ProviderFile(name="github", endpoint="/webhooks/github", secrets=["GITHUB_WEBHOOK_SECRET"]),
+        "plane": ProviderFile(name="plane", endpoint="/webhooks/plane", secrets=["GITHUB_WEBHOOK_SECRET"]),
+    } == load_providers(directory(tmp_path, github=GITHUB, plane=plane))
+
+
+def test_a_source_is_signed_unless_its_file_says_otherwise(tmp_path: Path) -> None:
+    plane = GITHUB.replace("github", "plane") + "unsigned: true\n"
+    loaded = load_providers(directory(tmp_path, github=GITHUB, plane=plane))
+    assert {"github": False, "plane": True} == {name: file.unsigned for name, file in loaded.items()}
+
+
+def test_a_file_cannot_be_changed_once_it_is_loaded() -> None:
+    file = load_providers(ROOT / "ssot")["github"]
+    with pytest.raises(ValidationError, match="frozen"):
+        file.unsigned = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (GITHUB + "colour: red\n", "ssot/providers/github.yaml: colour: Extra inputs are not permitted"),
+        (GITHUB + "unsinged: true\n", "ssot/providers/github.yaml: unsinged: Extra inputs are not permitted"),
+        (
+            GITHUB + "unsigned: perhaps\n",
+            "ssot/providers/github.yaml: unsigned: Input should be a valid boolean",
+        ),
+        (GITHUB + "events: [1]\n", "ssot/providers/github.yaml: events.0: Input should be a valid string"),
+        (GITHUB + "events:\n", "ssot/providers/github.yaml: events: Input should be a valid list"),
+        ("name: github\n", "ssot/providers/github.yaml: endpoint: Field required"),
+        (
+            GITHUB.replace(": github", ": gitlab"),
+            "ssot/providers/github.yaml: name is 'gitlab', expected 'github'",
+        ),
+        ("", "ssot/providers/github.yaml: the whole file: Input should be a valid dictionary"),
+        (
+            "- name: github\n",
+            "ssot/providers/github.yaml: the whole file: Input should be a valid dictionary",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_by_file_and_field(tmp_path: Path, content: str, reason: str) -> None:
+    assert refusal(tmp_path, github=content).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (GITHUB + "name: github\n", 'duplicate key "name"'),
+        (GITHUB + "secrets: []\n", 'duplicate key "secrets"'),
+        (GITHUB + "---\n" + GITHUB, "expected a single document"),
+        (GITHUB + "\tevents: []\n", "cannot start any token"),
+        (GITHUB + "events: [push\n", "expected"),
+        (b"name: \xff\n", "unacceptable character"),
+        (b"name: \x00\n", "unacceptable character"),
+        ("name: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+    ],
+    ids=[
+        "key twice",
+        "list twice",
+        "two documents",
+        "a tab",
+        "an open bracket",
+        "no UTF-8",
+        "NUL",
+        "a Python object",
+    ],
+)
+def test_what_is_no_plain_yaml_is_refused_in_one_line(
+    tmp_path: Path, content: str | bytes, word: str
+) -> None:
+    said = refusal(tmp_path, github=content)
+    assert said.startswith("ssot/providers/github.yaml: ")
+    assert word in said
+    assert "\n" not in said
+
+
+def test_one_wrong_file_among_good_ones_is_named(tmp_path: Path) -> None:
+    assert refusal(tmp_path, github=GITHUB, plane=GITHUB).startswith(
+        "ssot/providers/plane.yaml: name is 'github'"
+    )
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (directory(tmp_path) / "providers" / "github.yaml").mkdir()
+    with pytest.raises(BadSettings, match=r"github\.yaml cannot be read: Is a directory"):
+        load_providers(tmp_path)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_directory_without_files_is_named_and_so_is_the_setting(tmp_path: Path, there: bool) -> None:
+    if there:
+        directory(tmp_path)
+    with pytest.raises(BadSettings) as refused:
+        load_providers(tmp_path)
+    assert f"{tmp_path / 'providers'} holds no YAML file: is ODOOOPS_SSOT_DIR right?" == str(refused.value)
