@@ -120,6 +120,7 @@ class Provider:
     headers: tuple[str, ...]
     verify: Verify
     normalize: Normalize
-    sign: Callable[[bytes, Secret], Mapping[str, str]]
-    """The headers that the sender would put on this body: for the CLI's `send`, the demo and the tests."""
+    request_headers: Callable[[bytes, Secret, str, str], Mapping[str, str]]
+    """All headers of the request by which the sender would deliver this body, as this event (or kind) and under
+    this delivery id: for the CLI's `send`, the demo and the tests."""
     answer: ShapeAnswer = answer

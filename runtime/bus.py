@@ -8,6 +8,8 @@ pull larger than 64 MB makes the server cut the connection (hence the claim chec
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,7 +20,8 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ObjectNotFoundError
+from nats.js.api import ObjectInfo, ObjectMetaOptions, PubAck, RawStreamMsg
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from nats.nuid import NUID
 
 from contracts import delivery as wire
@@ -56,13 +59,18 @@ class Message:
     headers: Mapping[str, str]
 
 
+def servers(addresses: str) -> list[str]:
+    """The brokers that a setting names: one address, or several with commas between, each with its login."""
+    return [address.strip() for address in addresses.split(",") if address.strip()]
+
+
 async def connect(
     url: str,
     service: str,
     on_lost: Callable[[str], Awaitable[None]] | None = None,
     on_closed: Callable[[], None] | None = None,
 ) -> Client:
-    """A connection that waits for the broker and reconnects for ever.
+    """A connection that waits for one of the brokers that `url` names, and reconnects for ever.
 
     `on_lost` hears of every disconnection and error; `on_closed` is called if the client gives up for good,
     after which only a new process helps.
@@ -77,7 +85,7 @@ async def connect(
             on_closed()
 
     return await nats.connect(
-        url,
+        servers(url),
         name=f"odooops-{service}",
         inbox_prefix=inbox_prefix(service),
         max_reconnect_attempts=-1,
@@ -98,28 +106,26 @@ async def store_delivery(js: JetStreamContext, delivery: Delivery) -> tuple[int,
     """
     try:
         async with asyncio.timeout(streams.ACCEPT_S_MAX):
-            if len(delivery.body) <= streams.INLINE_BODY_BYTES_MAX:
-                return await _publish_until_acknowledged(js, delivery, delivery.body, None)
-            name = body_object_name(delivery)
-            await _put_body(js, name, delivery.body)
-            return await _publish_until_acknowledged(js, delivery, b"", name)
+            data, body_object = delivery.body, None
+            if len(data) > streams.INLINE_BODY_BYTES_MAX:
+                data, body_object = b"", body_object_name(delivery)
+                await _put_body(js, body_object, delivery.body)
+            headers = wire.to_headers(delivery, body_object)
+            ack = await _publish_until_acknowledged(js, streams.DELIVERIES, delivery.subject, data, headers)
+            return ack.seq, bool(ack.duplicate)
     except TimeoutError:
         raise BrokerAway("the broker did not acknowledge in time") from None
 
 
 async def _publish_until_acknowledged(
-    js: JetStreamContext, delivery: Delivery, data: bytes, body_object: str | None
-) -> tuple[int, bool]:
+    js: JetStreamContext, stream: str, subject: str, data: bytes, headers: dict[str, str]
+) -> PubAck:
+    """Publish again and again; `headers` hold the message id that makes that harmless."""
     while True:
         try:
-            ack = await js.publish(
-                delivery.subject,
-                data,
-                timeout=streams.PUBLISH_ATTEMPT_S,
-                stream=streams.DELIVERIES,
-                headers=wire.to_headers(delivery, body_object),
+            return await js.publish(
+                subject, data, timeout=streams.PUBLISH_ATTEMPT_S, stream=stream, headers=headers
             )
-            return ack.seq, bool(ack.duplicate)
         except APIError as error:
             if error.err_code in STREAM_FULL_CODES:
                 raise LogFull(error.description or "the stream is full") from None
@@ -139,26 +145,79 @@ def body_object_name(delivery: Delivery) -> str:
     return f"{delivery.body_sha256}/{delivery.name}"
 
 
+# Bodies lie in the form of JetStream's object store, but are not written and read by nats-py's: its writer rolls
+# subjects up, and whoever may do that can wipe the bucket by one message; its reader makes a consumer, and
+# whoever may do that can have the broker publish in its name.
+
+
 async def _put_body(js: JetStreamContext, name: str, body: bytes) -> None:
-    bucket = await js.object_store(streams.BODIES)
-    try:
-        await bucket.get_info(name)
-    except ObjectNotFoundError:
-        packed = await asyncio.to_thread(zlib.compress, body, 1)
-        await bucket.put(name, packed)
+    """Store `body` compressed under `name`, unless there is one: the first is what counts."""
+    if await _first(js, _description_subject(name)) is not None:
+        return
+    packed = await asyncio.to_thread(zlib.compress, body, 1)
+    nuid, size = NUID().next().decode(), streams.BODY_PIECE_BYTES
+    pieces = [packed[start : start + size] for start in range(0, len(packed), size)]
+    for n, piece in enumerate(pieces):
+        message_id = {wire.MESSAGE_ID: f"{nuid}-{n}"}
+        await _publish_until_acknowledged(js, streams.BODIES_STREAM, _pieces_subject(nuid), piece, message_id)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(packed).digest()).decode()
+    description = ObjectInfo(
+        name=name,
+        bucket=streams.BODIES,
+        nuid=nuid,
+        size=len(packed),
+        chunks=len(pieces),
+        digest=f"SHA-256={digest}",
+        options=ObjectMetaOptions(max_chunk_size=size),
+    )
+    await _publish_until_acknowledged(
+        js,
+        streams.BODIES_STREAM,
+        _description_subject(name),
+        json.dumps(description.as_dict()).encode(),
+        {wire.MESSAGE_ID: nuid},
+    )
 
 
 async def _get_body(js: JetStreamContext, name: str) -> bytes:
-    bucket = await js.object_store(streams.BODIES)
+    """The body stored under `name`; raises UnreadableDelivery where it is missing or not what `name` says."""
+    description = await _first(js, _description_subject(name))
+    if description is None:
+        raise UnreadableDelivery(f"its body {name} is not in the object store")
     try:
-        found = await bucket.get(name)
-    except ObjectNotFoundError:
-        raise UnreadableDelivery(f"its body {name} is not in the object store") from None
-    unpack = zlib.decompressobj()
-    body = await asyncio.to_thread(unpack.decompress, found.data or b"", streams.BODY_BYTES_MAX + 1)
+        info = ObjectInfo.from_response(json.loads(description.data or b""))
+        subject, seq, pieces = _pieces_subject(info.nuid), 1, []
+        for _ in range(info.chunks or 0):
+            piece = await _first(js, subject, seq)
+            if piece is None:
+                raise UnreadableDelivery(f"its body {name} is not whole in the object store")
+            pieces.append(piece.data or b"")
+            seq = (piece.seq or 0) + 1
+        unpack = zlib.decompressobj()
+        body = await asyncio.to_thread(unpack.decompress, b"".join(pieces), streams.BODY_BYTES_MAX + 1)
+    except (ValueError, TypeError, zlib.error) as error:
+        raise UnreadableDelivery(f"its body {name} cannot be read: {error}") from None
     if len(body) > streams.BODY_BYTES_MAX:
         raise UnreadableDelivery("its body unpacks to more than a delivery may have")
+    if wire.body_sha256(body) != name.partition("/")[0]:
+        raise UnreadableDelivery(f"its body {name} is another one")
     return body
+
+
+async def _first(js: JetStreamContext, subject: str, seq: int = 1) -> RawStreamMsg | None:
+    """The first message on `subject` at or after `seq`, asked of the leader: a replica may lag behind."""
+    try:
+        return await js.get_msg(streams.BODIES_STREAM, seq, subject, next=True)
+    except NotFoundError:
+        return None
+
+
+def _description_subject(name: str) -> str:
+    return f"$O.{streams.BODIES}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+
+def _pieces_subject(nuid: str) -> str:
+    return f"$O.{streams.BODIES}.C.{nuid}"
 
 
 async def delivery_of(
@@ -177,17 +236,6 @@ async def read_delivery(js: JetStreamContext, seq: int) -> Delivery:
     except NotFoundError:
         raise LogTrimmed(f"sequence {seq} is no longer in {streams.DELIVERIES}") from None
     return await delivery_of(js, message.subject or "", message.headers, message.data or b"", seq)
-
-
-async def fetch(subscription: JetStreamContext.PullSubscription, count: int, wait_s: float) -> list[Msg]:
-    """Up to `count` messages: what is there at once, else the first that comes within `wait_s`, else none.
-
-    Raises OSError or a nats error where the broker is away: the caller waits and comes again.
-    """
-    try:
-        return await subscription.fetch(count, timeout=wait_s)
-    except nats.errors.TimeoutError:
-        return []
 
 
 def sequence_of(message: Msg) -> int:

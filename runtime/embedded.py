@@ -152,11 +152,13 @@ async def nats_answers(port: int) -> bool:
     try:
         async with asyncio.timeout(ANSWER_S_MAX):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
-            greeting = await reader.readline()
-            writer.close()
+            try:
+                return (await reader.readline()).startswith(b"INFO")
+            finally:
+                writer.close()
+                await writer.wait_closed()
     except OSError:
         return False
-    return greeting.startswith(b"INFO")
 
 
 async def postgres_answers(port: int, passwords: Mapping[str, str]) -> bool:
@@ -178,11 +180,16 @@ async def bootstrap(port: int, passwords: Mapping[str, str]) -> None:
 
 
 async def make_logins(port: int, passwords: Mapping[str, str]) -> None:
-    """Make each service's login, a member of the role `odooops_<user>` that the migrations made, and of no other."""
+    """Make each service's login."""
     async with _superuser(port, passwords) as connection:
-        for user in DATABASE_USERS:
-            await _login(connection, login_of(user), passwords[user])
-            await connection.execute(f"GRANT odooops_{user} TO {login_of(user)}")
+        await grant_logins(connection, passwords)
+
+
+async def grant_logins(connection: asyncpg.Connection, passwords: Mapping[str, str]) -> None:
+    """Make each service's login, a member of the role `odooops_<user>` that the migrations made, and of no other."""
+    for user in DATABASE_USERS:
+        await _login(connection, login_of(user), passwords[user])
+        await connection.execute(f"GRANT odooops_{user} TO {login_of(user)}")
 
 
 @asynccontextmanager

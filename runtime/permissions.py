@@ -1,13 +1,22 @@
 """Who may do what on the broker: one user per service, each with the least it needs.
 
 The embedded server and compose.yaml both get their users from `users_block`; only the operator may delete.
+
+A user's permissions alone do not keep that promise: the broker sends an answer to whatever subject the question
+named, and checks no permission for it. Whoever may read a message could have it "answered" to
+`$JS.API.STREAM.DELETE.DELIVERIES`, which deletes the log (measured with 2.15). So the streams live in an account
+of their own, and each service in another one that imports the subjects it may publish to and nothing else: an
+answer reaches nothing that the service could not have published itself.
+`python -m runtime.permissions deploy/nats/nats.conf` writes them into that file, after any change here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from runtime.streams import BODIES, BODIES_STREAM, DELIVERIES, EVENTS, NOTIFIER, PROJECTOR
 
@@ -45,16 +54,8 @@ def _pull(stream: str, consumer: str) -> tuple[str, ...]:
     )
 
 
-# Reading an object goes through an ordered, ephemeral consumer of the bucket's stream.
-_READ_BODIES = (
-    *_read_stream(BODIES_STREAM),
-    f"{API}.STREAM.NAMES",
-    f"{API}.CONSUMER.CREATE.{BODIES_STREAM}",
-    f"{API}.CONSUMER.CREATE.{BODIES_STREAM}.>",
-    f"{API}.CONSUMER.INFO.{BODIES_STREAM}.>",
-    f"{API}.CONSUMER.DELETE.{BODIES_STREAM}.>",
-    "$JS.FC.>",
-)
+# The pieces of a body are asked of the leader, one by one (see runtime/bus.py): no consumer is made for it.
+_READ_BODIES = (f"{API}.STREAM.INFO.{BODIES_STREAM}", f"{API}.STREAM.MSG.GET.{BODIES_STREAM}")
 
 USERS: Mapping[str, Permissions] = {
     "ingest": Permissions(
@@ -62,7 +63,7 @@ USERS: Mapping[str, Permissions] = {
             "deliveries.>",
             f"$O.{BODIES}.>",
             f"{API}.STREAM.INFO.{DELIVERIES}",
-            *_read_stream(BODIES_STREAM),
+            *_READ_BODIES,
         )
     ),
     "projector": Permissions(
@@ -89,14 +90,75 @@ USERS: Mapping[str, Permissions] = {
 }
 
 
+LOG_ACCOUNT = "LOG"
+OPERATOR = "operator"
+_EXISTENCE = f"{API}.INFO"
+"""Imported by every account: without it, the server itself answers there that it has no JetStream."""
+
+
 def users_block(passwords: Mapping[str, str]) -> str:
-    """The `authorization` block of a server's configuration; a password may be a `$VARIABLE`."""
-    lines = ["authorization {", "  users = ["]
-    for user, permissions in USERS.items():
-        password = passwords[user]
-        quoted = password if password.startswith("$") else json.dumps(password)
-        subscribe = '">"' if user == "operator" else json.dumps(f"{inbox_prefix(user)}.>")
-        lines.append(f'    {{ user: "{user}", password: {quoted}, permissions: {{')
-        lines.append(f"        publish: {{ allow: {json.dumps(list(permissions.publish))} }},")
-        lines.append(f"        subscribe: {{ allow: [{subscribe}] }} }} }}")
-    return "\n".join([*lines, "  ]", "}", ""])
+    """The `accounts` block of a server's configuration; a password may be a `$VARIABLE`."""
+    services = {user: permissions.publish for user, permissions in USERS.items() if user != OPERATOR}
+    exported = sorted({_EXISTENCE}.union(*services.values()))
+    lines = [
+        "accounts {",
+        f"  {LOG_ACCOUNT} {{",
+        "    jetstream: enabled",
+        *_user(OPERATOR, passwords[OPERATOR], USERS[OPERATOR].publish, ">"),
+        "    exports: [",
+        *(f"      {{ service: {json.dumps(subject)}{_answers(subject)} }}" for subject in exported),
+        "    ]",
+        "  }",
+    ]
+    for user, publish in services.items():
+        imported = sorted({_EXISTENCE, *publish})
+        lines += [
+            f"  {user.upper()} {{",
+            *_user(user, passwords[user], publish, f"{inbox_prefix(user)}.>"),
+            "    imports: [",
+            *(
+                f"      {{ service: {{ account: {LOG_ACCOUNT}, subject: {json.dumps(subject)} }} }}"
+                for subject in imported
+            ),
+            "    ]",
+            "  }",
+        ]
+    return "\n".join([*lines, "}", ""])
+
+
+def _user(user: str, password: str, publish: Sequence[str], subscribe: str) -> list[str]:
+    quoted = password if password.startswith("$") else json.dumps(password)
+    return [
+        f'    users: [{{ user: "{user}", password: {quoted}, permissions: {{',
+        "      publish: { allow: [",
+        *(f"        {json.dumps(subject)}" for subject in publish),
+        "      ] }",
+        f"      subscribe: {{ allow: [{json.dumps(subscribe)}] }}",
+        "    } }]",
+    ]
+
+
+def _answers(subject: str) -> str:
+    """A pull is answered by many messages, all else by one."""
+    return ", response_type: stream" if ".CONSUMER.MSG.NEXT." in subject else ""
+
+
+def with_users(config: str) -> str:
+    """`config` with its last part, from `accounts {` on, made anew; passwords are `$NATS_PASSWORD_<USER>`."""
+    head, found, _ = config.partition("\naccounts {")
+    if not found:
+        raise ValueError("the configuration has no line `accounts {` to replace from")
+    return f"{head}\n{users_block({user: f'$NATS_PASSWORD_{user.upper()}' for user in USERS})}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m runtime.permissions deploy/nats/nats.conf\n")
+        return 2
+    path = Path(arguments[0])
+    path.write_text(with_users(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

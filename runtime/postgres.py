@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncpg import exceptions as pg
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -29,10 +29,12 @@ _OUTAGE_CLASSES = (
 
 def make_engine(url: str, application: str) -> AsyncEngine:
     """An engine for a `postgresql://` address; connections are made when first needed."""
+    address = make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+asyncpg")
+    # libpq's name for it, which every provider prints in its addresses; asyncpg calls it otherwise.
+    if (mode := address.query.get("sslmode")) is not None:
+        address = address.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
     return create_async_engine(
-        url.replace("postgresql://", "postgresql+asyncpg://", 1).replace(
-            "postgres://", "postgresql+asyncpg://", 1
-        ),
+        address,
         pool_size=POOL_CONNECTIONS_MAX,
         max_overflow=0,
         pool_pre_ping=False,

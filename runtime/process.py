@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -25,12 +26,16 @@ from runtime import log as logs
 from runtime import settings as settings_module
 from runtime.settings import BadSettings, Settings
 
-HEADER_READ_MS_MAX = 10_000
-REQUESTS_AT_ONCE_MAX = 1024
+HEAD_READ_MS_MAX = 10_000
+"""Of a request's head; a connection on which nothing comes is closed after this time, too."""
+HEAD_BYTES_MAX = 64 * 1024
+CONNECTIONS_MAX = 768
+"""Open at once; more wait to be accepted. Below the usual limit of 1,024 open files."""
 LISTEN_BACKLOG = 1024
-STOP_S_MAX = 10.0
+STOP_S_MAX = 9.0
+"""For the requests in hand. A service promises to stop within 10 s."""
 LISTEN_S_MAX = 5.0
-_EVERYWHERE = "0.0.0.0"  # noqa: S104  # compared with, not bound to
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not bound to
 
 EXIT_LOST = 70
 """The exit code of a process that only a restart can help."""
@@ -42,39 +47,67 @@ Ready = Callable[[], Awaitable[dict[str, str]]]
 @asynccontextmanager
 async def serve_http(app: ASGIApp, host: str, port: int) -> AsyncIterator[None]:
     """Serve `app` in this event loop while the block runs; on the way out, requests in hand are finished."""
+    address = _address(host, port)
+    if await _answers(address, port):
+        # Granian binds with SO_REUSEPORT: it would not fail, and the two would split the requests.
+        raise BadSettings(f"cannot listen on {host}:{port}: Address already in use")
     server = Server(
         app,
-        address=host,
+        address=address,
         port=port,
         interface=Interfaces.ASGINL,
         http=HTTPModes.http1,
         websockets=False,
         backlog=LISTEN_BACKLOG,
-        backpressure=REQUESTS_AT_ONCE_MAX,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_MS_MAX),
+        backpressure=CONNECTIONS_MAX,
+        http1_settings=HTTP1Settings(header_read_timeout=HEAD_READ_MS_MAX, max_buffer_size=HEAD_BYTES_MAX),
         log_enabled=False,
     )
     serving = asyncio.create_task(server.serve())
     try:
-        await _until_listening(serving, host, port)
+        await _until_listening(serving, address, port)
+        serving.add_done_callback(_ended_by_itself)
         yield
     finally:
+        serving.remove_done_callback(_ended_by_itself)
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=STOP_S_MAX)
 
 
-async def _until_listening(serving: asyncio.Task[None], host: str, port: int) -> None:
+def _ended_by_itself(serving: asyncio.Task[None]) -> None:
+    lost("the HTTP server has ended")
+
+
+def _address(host: str, port: int) -> str:
+    """The IP address of `host`; raises BadSettings where this process cannot listen on it."""
+    try:
+        family, kind, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # as granian does
+                probe.setsockopt(socket.SOL_SOCKET, option, 1)
+            probe.bind(found)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadSettings(f"cannot listen on {host}:{port}: {reason}") from None
+    return str(found[0])
+
+
+async def _until_listening(serving: asyncio.Task[None], address: str, port: int) -> None:
     async with asyncio.timeout(LISTEN_S_MAX):
-        while True:
+        while not await _answers(address, port):
             if serving.done():
-                raise BadSettings(f"cannot listen on {host}:{port}: {serving.exception()}")
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1" if host == _EVERYWHERE else host, port)
-            except OSError:
-                await asyncio.sleep(0.01)  # the server says by no signal when it listens
-            else:
-                writer.close()
-                return
+                raise BadSettings(f"cannot listen on {address}:{port}: {serving.exception()}")
+            await asyncio.sleep(0.01)  # the server says by no signal when it listens
+
+
+async def _answers(address: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        _, writer = await asyncio.open_connection(_EVERYWHERE.get(address, address), port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def ops_app(ready: Ready) -> Starlette:

@@ -23,6 +23,7 @@ import nats
 from migrations.__main__ import upgrade
 from runtime import embedded
 from runtime.permissions import USERS, inbox_prefix
+from runtime.supervisor import dies_with_us
 
 START_S_MAX = 30.0
 STOP_S_MAX = 20.0
@@ -208,7 +209,9 @@ def _nats_container() -> Iterator[Nats]:
 @contextmanager
 def _running(command: list[str], stop: signal.Signals, folder: Path) -> Iterator[None]:
     with open(folder / "server.log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, preexec_fn=dies_with_us(stop)
+        )
     try:
         yield
     finally:

@@ -6,9 +6,13 @@ What we rely on, and the traps: contracts/upstream/github.md
 """
 
 from providers.github.normalize import normalize
-from providers.github.verify import KEPT_HEADERS, open_verification, sign
+from providers.github.verify import KEPT_HEADERS, open_verification, request_headers
 from providers.port import Provider
 
 PROVIDER = Provider(
-    name="github", headers=KEPT_HEADERS, verify=open_verification, normalize=normalize, sign=sign
+    name="github",
+    headers=KEPT_HEADERS,
+    verify=open_verification,
+    normalize=normalize,
+    request_headers=request_headers,
 )

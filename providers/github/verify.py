@@ -33,6 +33,11 @@ def sign(body: bytes, secret: Secret) -> dict[str, str]:
     return {SIGNATURE: PREFIX + hmac.digest(secret.value, body, DIGEST).hex()}
 
 
+def request_headers(body: bytes, secret: Secret, event: str, delivery: str) -> dict[str, str]:
+    """The headers of GitHub's request for `body`, a JSON text."""
+    return {CONTENT_TYPE: JSON_TYPE, EVENT: event, DELIVERY: delivery, **sign(body, secret)}
+
+
 def open_verification(headers: Mapping[str, str], secrets: Sequence[Secret]) -> SignedRequest:
     """Begin to verify a request; refuses at once what is not signed at all."""
     claimed = headers.get(SIGNATURE)

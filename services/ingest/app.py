@@ -8,12 +8,7 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.errors import APIError
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from nats.js.errors import APIError, NotFoundError
 
 from contracts.ssot import ProviderFile
 from providers.port import Provider, Secret
@@ -21,49 +16,86 @@ from providers.registry import PROVIDERS
 from runtime import bus, process, settings, ssot, streams
 from runtime.settings import BadSettings, Settings
 from services.ingest.receive import Endpoint, Receiver
+from services.ingest.seldom import Seldom
 
 
 async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
     """Run until `stopping`; requests in hand are finished."""
     endpoints, closed = open_endpoints(PROVIDERS, ssot.load_providers(given.odooops_ssot_dir), log)
-
-    async def lost(reason: str) -> None:
-        log.warning("broker lost", reason=reason)
-
-    nc = await bus.connect(
-        given.nats_for("ingest"),
-        "ingest",
-        on_lost=lost,
-        on_closed=lambda: None if stopping.is_set() else process.lost("the broker's client has given up"),
-    )
-
-    async def problems() -> dict[str, str]:
-        return await _problems(nc)
-
-    app = make_app(Receiver(nc.jetstream(), endpoints, closed, log))
+    receiver = Receiver(endpoints, closed, log)
+    broker = Broker(given.nats_for("ingest"), log)
+    connecting = asyncio.create_task(broker.connect(receiver))
     try:
+        # Served before the broker is there: a sender is told to come again, and /readyz says what is missing.
         async with (
-            process.serve_ops(given, problems),
-            process.serve_http(app, given.odooops_host, given.odooops_port),
+            process.serve_http(receiver, given.odooops_host, given.odooops_port),
+            process.serve_ops(given, broker.problems),
         ):
             log.info("listening", host=given.odooops_host, port=given.odooops_port, sources=sorted(endpoints))
-            await stopping.wait()
+            waiting = asyncio.create_task(stopping.wait())
+            await asyncio.wait({connecting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
+                connecting.result()  # raises what no repetition mends
+                await waiting
     finally:
-        await nc.close()
+        connecting.cancel()
+        await asyncio.wait({connecting})
+        await broker.close()
 
 
-def make_app(receiver: Receiver) -> Starlette:
-    """The public application: the door, and /healthz."""
+class Broker:
+    """The connection, from the first attempt on, and why there is none."""
 
-    async def healthz(request: Request) -> Response:
-        return JSONResponse({"ok": True})
+    def __init__(self, url: str, log: Any) -> None:
+        self._url = url
+        self._seldom = Seldom(log)
+        self._client: Client | None = None
+        self._trouble = "not reached yet"
+        self._closing = False
 
-    app = Starlette(
-        routes=[Route("/webhooks/{source}", receiver), Route("/healthz", healthz)],
-        exception_handlers={HTTPException: _refuse},
-    )
-    app.router.redirect_slashes = False
-    return app
+    async def connect(self, receiver: Receiver) -> None:
+        """Wait for the broker as long as it takes; then let `receiver` store."""
+        try:
+            self._client = await bus.connect(
+                self._url, "ingest", on_lost=self._lost, on_closed=self._given_up
+            )
+        except (nats.errors.Error, ValueError):
+            # Said without the error, which may quote a part of the password.
+            raise BadSettings(
+                "NATS_URL_INGEST, or else NATS_URL, is no address like nats://user:password@host:4222"
+            ) from None
+        receiver.js = self._client.jetstream()
+
+    async def close(self) -> None:
+        """End the connection, if there is one."""
+        self._closing = True
+        if self._client is not None:
+            await self._client.close()
+
+    async def problems(self) -> dict[str, str]:
+        """What keeps us from storing."""
+        if self._client is None or not self._client.is_connected:
+            return {"broker": f"not connected: {self._trouble}"}
+        try:
+            async with asyncio.timeout(streams.CONNECT_S_MAX):
+                for stream in (streams.DELIVERIES, streams.BODIES_STREAM):
+                    await self._client.jetstream().stream_info(stream)
+        except NotFoundError:
+            return {"broker": f"the stream {stream} is missing: run `python -m runtime.provision`"}
+        except TimeoutError:
+            return {"broker": f"no answer within {streams.CONNECT_S_MAX:g} s"}
+        except (nats.errors.Error, APIError, OSError) as error:
+            return {"broker": f"{stream}: {error}"}
+        return {}
+
+    async def _lost(self, reason: str) -> None:
+        if not self._closing:
+            self._trouble = reason
+            self._seldom.warning("broker lost", reason=reason)
+
+    def _given_up(self) -> None:
+        if not self._closing:
+            process.lost("the broker's client has given up")
 
 
 def open_endpoints(
@@ -88,24 +120,3 @@ def open_endpoints(
             closed[name] = f"{name} is closed: it has no secret, set {wanted} or {wanted}_FILE"
             log.warning("source closed", source=name, reason=closed[name])
     return endpoints, closed
-
-
-async def _problems(nc: Client) -> dict[str, str]:
-    if not nc.is_connected:
-        return {"broker": "not connected"}
-    try:
-        await nc.jetstream().stream_info(streams.DELIVERIES)
-    except (nats.errors.Error, APIError, OSError) as error:
-        return {"broker": f"{streams.DELIVERIES}: {type(error).__name__}"}
-    return {}
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    """The answer outside the door: the same JSON shape."""
-    assert isinstance(error, HTTPException)
-    slug, sentence = {
-        404: ("not_found", "there is nothing here, webhooks go to POST /webhooks/{source}"),
-        405: ("method_not_allowed", f"{request.method} is not taken here"),
-    }.get(error.status_code, ("refused", error.detail))
-    body = {"ok": False, "error": sentence, "code": error.status_code, "reason": slug}
-    return JSONResponse(body, error.status_code, headers=error.headers)

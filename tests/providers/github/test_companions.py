@@ -40,12 +40,7 @@ def test_a_delivery_of_the_story_is_a_sample_that_is_accepted_and_means_somethin
 ) -> None:
     body = (ROOT / "samples" / told["file"]).read_bytes()
     secret = Secret("GITHUB_WEBHOOK_SECRET", b"made up")
-    headers = {
-        "x-github-event": told["event"],
-        "x-github-delivery": told["delivery"],
-        "content-type": "application/json",
-        **PROVIDER.sign(body, secret),
-    }
+    headers = PROVIDER.request_headers(body, secret, told["event"], told["delivery"])
     verification = PROVIDER.verify(headers, [secret])
     verification.update(body)
     assert Receipt(

@@ -1,0 +1,234 @@
+"""The operator's command. Whatever goes wrong ends here as one sentence on standard error.
+
+Each command imports its own module when it is called: with all of them, every start would take a second longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated
+from uuid import uuid4
+
+import typer
+from typer.exceptions import TyperException
+
+from cli import terminal
+from cli.asked import LIST_DEFAULT, LIST_MAX, ROWS_DEFAULT, ROWS_MAX, Filters, Form, Status
+from cli.reach import Servers, Trouble
+from contracts.delivery import MalformedName, UnreadableDelivery
+from runtime.bus import BrokerAway, LogFull, LogTrimmed
+from runtime.settings import DEFAULT_DATA_DIR, BadSettings
+from runtime.state import NotRunning, Owned
+from runtime.supervisor import DidNotStart
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+KNOWN = (
+    Trouble,
+    BadSettings,
+    BrokerAway,
+    DidNotStart,
+    LogFull,
+    LogTrimmed,
+    MalformedName,
+    NotRunning,
+    Owned,
+    UnreadableDelivery,
+)
+"""Exceptions whose message is the sentence for the operator."""
+
+app = typer.Typer(
+    name="odooops",
+    help="The operations backend: webhooks in, a durable log, tables to ask.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+deliveries_app = typer.Typer(
+    help="What came in, and what became of it.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(deliveries_app, name="deliveries")
+
+DataDir = Annotated[
+    Path,
+    typer.Option(
+        "--data-dir",
+        envvar="ODOOOPS_DATA_DIR",
+        metavar="DIR",
+        help="The folder of the servers' data, logs and secrets.",
+        file_okay=False,
+    ),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(min=1, max=65_535, help="Port of ingest.  [default: 8420, or the next free one]"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.command("up")
+def up_command(data_dir: DataDir = DEFAULT_DATA_DIR, port: Port = None) -> None:
+    """Start everything and keep it running until Ctrl-C."""
+    from cli import up
+
+    up.run(data_dir, port)
+
+
+@app.command("demo")
+def demo_command(data_dir: DataDir = DEFAULT_DATA_DIR, port: Port = None) -> None:
+    """Like up, with samples sent and shown."""
+    from cli import demo
+
+    demo.run(data_dir, port)
+
+
+@app.command("status")
+def status_command(
+    context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False
+) -> None:
+    """Show how everything is.
+
+    Services, broker, streams, lag, database, schema, ledger. The exit code is 1 where anything is bad or unknown.
+    """
+    from cli import status
+
+    if not asyncio.run(status.run(_servers(context, data_dir), as_json)):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@deliveries_app.command("list")
+def list_command(
+    context: typer.Context,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    source: Annotated[str | None, typer.Option(help="Only of this source, as github.")] = None,
+    state: Annotated[Status | None, typer.Option("--status", help="Only those that ended like this.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only received since: an age like 90m or 2d, or an ISO time.")
+    ] = None,
+    ref: Annotated[str | None, typer.Option(help="Only about this, as github:org/repo#7.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=LIST_MAX)] = LIST_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """List deliveries, the newest first."""
+    from cli import deliveries
+
+    moment = None if since is None else deliveries.since(since, datetime.now(UTC))
+    wanted = Filters(source, state, moment, ref, limit)
+    asyncio.run(deliveries.list_(_servers(context, data_dir), wanted, as_json))
+
+
+@deliveries_app.command("show")
+def show_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SOURCE:IDENTITY|SEQ")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Write the body alone, byte for byte.")] = False,
+) -> None:
+    """Show one delivery: its headers, its body, and what became of it."""
+    from cli import deliveries
+
+    asyncio.run(deliveries.show(_servers(context, data_dir), name, as_json, raw))
+
+
+@app.command("send")
+def send_command(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
+    event: Annotated[str, typer.Option(help="What it is called by its sender, as issues.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    source: Annotated[str, typer.Option(help="Whose delivery it is.")] = "github",
+    delivery: Annotated[str | None, typer.Option(help="Its id; a new one unless given.")] = None,
+    secret_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The variable that holds the secret to sign with.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Where ingest is, if not on the data folder.")] = None,
+) -> None:
+    """Sign FILE as its sender would, and post it."""
+    from cli import send
+
+    parcel = send.Parcel(
+        source=source, event=event, delivery=delivery or str(uuid4()), body=file.read_bytes()
+    )
+    if not send.run(_servers(context, data_dir), parcel, url, secret_env):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("sql")
+def sql_command(
+    context: typer.Context,
+    statement: Annotated[str, typer.Argument(metavar="STATEMENT", help="One SELECT; - reads it from stdin.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=ROWS_MAX)] = ROWS_DEFAULT,
+) -> None:
+    """Ask the tables, as a reader who can change nothing.
+
+    Tables are in the schemas ops and notify, as in: SELECT * FROM ops.builds
+    """
+    from cli import sql
+
+    if as_json and as_csv:
+        raise typer.BadParameter("choose --json or --csv")
+    asked = sys.stdin.read() if statement == "-" else statement
+    form = Form.JSON if as_json else Form.CSV if as_csv else Form.TABLE
+    asyncio.run(sql.run(_servers(context, data_dir), asked, form, limit))
+
+
+def _servers(context: typer.Context, data_dir: Path) -> Servers:
+    source = context.get_parameter_source("data_dir")
+    return Servers(data_dir.resolve(), named=source is not None and source.name == "COMMANDLINE")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code. Errors that are known become one sentence, others keep their traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal that cannot show a letter still gets the rest
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has left; what Python flushes at its end would fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except TyperException as error:
+        return _usage(error)
+    except KNOWN as error:
+        return _failed(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{where}{error.strerror or type(error).__name__}")
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: TyperException) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stdout.write(f"{error}\n")  # its message is the help
+    else:
+        terminal.say(" ".join(error.format_message().split()))
+    return EXIT_USAGE
+
+
+def _failed(sentence: str) -> int:
+    terminal.say(" ".join(sentence.split()))
+    return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

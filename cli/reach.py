@@ -1,0 +1,105 @@
+"""How a command reaches the servers: by explicit settings, else by what `up` wrote into the data folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nats.aio.client import Client
+
+from runtime import bus, settings, state
+from runtime.bus import BrokerAway
+from runtime.settings import BadSettings, Settings
+from runtime.state import NotRunning, State
+
+ROOT = Path(__file__).parent.parent
+"""Where the packages lie; in a working copy ssot/ and samples/ lie beside them."""
+REACH_S_MAX = 3.0
+
+
+class Trouble(Exception):
+    """Something that only the operator can mend; the message is the sentence that says it."""
+
+
+class Servers:
+    """Addresses. A data folder named on the command line is looked at alone; else settings come first."""
+
+    def __init__(self, data_dir: Path, named: bool) -> None:
+        self.data_dir = data_dir
+        self.settings: Settings = settings.load()
+        self._named = named
+        self._state: State | None = None
+
+    @property
+    def state(self) -> State:
+        """What runs on the data folder; raises NotRunning."""
+        if self._state is None:
+            self._state = state.read(self.data_dir)
+        return self._state
+
+    @property
+    def known_state(self) -> State | None:
+        """What runs on the data folder, if these are its servers; None where the settings name others."""
+        try:
+            found = self.state
+        except NotRunning:
+            if self._named or not (self._set("nats", "reader") or self._set("database", "reader")):
+                raise
+            return None
+        return found if found.nats["reader"] == self.nats("reader") else None
+
+    def nats(self, user: str) -> str:
+        """The broker's address for `user`."""
+        if not self._named and self._set("nats", user):
+            return self.settings.nats_for(user)
+        return self.state.nats[user]
+
+    def database(self, user: str) -> str:
+        """The database's address for `user`."""
+        if not self._named and self._set("database", user):
+            return self.settings.database_for(user)
+        try:
+            return self.state.database[user]
+        except KeyError:
+            raise BadSettings(
+                f"`odooops up` was started without DATABASE_URL_{user.upper()}: give the {user}'s own login"
+            ) from None
+
+    def _set(self, kind: str, user: str) -> bool:
+        own = getattr(self.settings, f"{kind}_url_{user}")
+        return own is not None or (kind == "nats" and self.settings.nats_url is not None)
+
+
+def ssot_dir(loaded: Settings) -> Path:
+    """The SSOT folder: where ODOOOPS_SSOT_DIR says, else beside the packages."""
+    given = loaded.odooops_ssot_dir
+    return given.resolve() if "odooops_ssot_dir" in loaded.model_fields_set else ROOT / "ssot"
+
+
+def place(url: str) -> str:
+    """Host and port of an address: what may be shown of it."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+@asynccontextmanager
+async def broker(url: str, user: str) -> AsyncIterator[Client]:
+    """A connection to the broker; raises BrokerAway where there is none within REACH_S_MAX."""
+    said: list[str] = []
+
+    async def heard(reason: str) -> None:
+        said.append(reason)
+
+    try:
+        async with asyncio.timeout(REACH_S_MAX):
+            client = await bus.connect(url, user, heard)
+    except (TimeoutError, OSError):
+        why = f": {said[-1]}" if said and said[-1] else ""
+        raise BrokerAway(f"the broker at {place(url)} does not answer{why}") from None
+    try:
+        yield client
+    finally:
+        await client.close()

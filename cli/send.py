@@ -1,0 +1,98 @@
+"""`odooops send`: sign a body as its sender would, and post it to the running ingest."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cli import reach, terminal
+from cli.reach import Servers, Trouble
+from contracts.delivery import require_ascii, require_identity
+from providers.port import Secret
+from providers.registry import PROVIDERS
+from runtime import settings, ssot
+from runtime.settings import BadSettings
+from runtime.streams import ACCEPT_S_MAX, BODY_BYTES_MAX
+
+ANSWER_S_MAX = ACCEPT_S_MAX + 4.0
+ANSWER_BYTES_MAX = 64 * 1024
+
+
+class NotSent(Trouble):
+    """a delivery could not be posted"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """What to send, and as whose."""
+
+    source: str
+    event: str
+    delivery: str
+    body: bytes = field(repr=False)
+
+
+def run(servers: Servers, parcel: Parcel, url: str | None, secret_env: str | None) -> bool:
+    """Post a parcel and print the answer; whether it was taken. `url` is another ingest than the folder's."""
+    secret = secret_for(servers, parcel.source, secret_env, elsewhere=url is not None)
+    status, answer = post(url or servers.state.http_url, parcel, secret)
+    terminal.print_json(answer)
+    return status == 200 and answer.get("ok") is True
+
+
+def secret_for(servers: Servers, source: str, variable: str | None, elsewhere: bool = False) -> Secret:
+    """What to sign with: the variable that was named, else the data folder's own secret, else the settings'."""
+    if source not in PROVIDERS:
+        raise BadSettings(f"no source is called {source}: known are {', '.join(sorted(PROVIDERS))}")
+    if variable is not None:
+        return _first([variable], f"{variable} is not set")
+    file = ssot.load_providers(reach.ssot_dir(servers.settings)).get(source)
+    names = file.secrets if file is not None else []
+    for name, path in {} if elsewhere else servers.state.secret_files.items():
+        if name in names:
+            return Secret(name, Path(path).read_bytes().splitlines()[0])
+    return _first(
+        names, f"{source} has no secret here: set {' or '.join(names)}, or name one by --secret-env"
+    )
+
+
+def post(base: str, parcel: Parcel, secret: Secret) -> tuple[int, dict[str, Any]]:
+    """Sign and post one body; the status and the JSON answer. Raises NotSent where there was none."""
+    source, body = parcel.source, parcel.body
+    if len(body) > BODY_BYTES_MAX:
+        raise NotSent(f"the body has {len(body)} bytes, ingest takes at most {BODY_BYTES_MAX}")
+    event, delivery = require_ascii(parcel.event), require_identity(parcel.delivery)
+    headers = dict(PROVIDERS[source].request_headers(body, secret, event, delivery))
+    connection = _connection(base)
+    try:
+        connection.request("POST", f"/webhooks/{source}", body, headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read(ANSWER_BYTES_MAX))
+    except (OSError, http.client.HTTPException) as error:
+        raise NotSent(f"ingest at {base} did not answer: {error or type(error).__name__}") from None
+    except ValueError:
+        raise NotSent(
+            f"what answers at {base} is not ingest: status {response.status}, and no JSON"
+        ) from None
+    finally:
+        connection.close()
+    return response.status, answer if isinstance(answer, dict) else {"answer": answer}
+
+
+def _first(names: list[str], sentence: str) -> Secret:
+    found = settings.secret_values(names)
+    if not found:
+        raise BadSettings(sentence)
+    return Secret(*found[0])
+
+
+def _connection(base: str) -> http.client.HTTPConnection:
+    where = urlsplit(base)
+    if where.scheme not in ("http", "https") or not where.hostname:
+        raise BadSettings(f"{base} is no address: give one like http://127.0.0.1:8420")
+    kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
+    return kind(where.hostname, where.port, timeout=ANSWER_S_MAX)

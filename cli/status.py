@@ -1,0 +1,329 @@
+"""`odooops status`: everything that is known about the servers, and plainly what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, StreamInfo
+from nats.js.errors import APIError, NotFoundError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cli import reach, terminal
+from cli.database import READER, DatabaseAway, DatabaseRefused, reading, reason
+from cli.reach import Servers
+from migrations.__main__ import head
+from runtime import ports, streams
+from runtime.bus import BrokerAway
+from runtime.state import State
+
+STREAM_WARNING_FRACTION = 0.80
+"""From here on the log is called nearly full: what is full refuses every delivery."""
+STREAM_BAD_FRACTION = 0.95
+LAG_WARNING_COUNT = 10_000
+STATEMENT_MS_MAX = 5_000
+
+Word = Literal["not asked", "ok", "warning", "unknown", "bad"]
+WORDS: tuple[Word, ...] = ("not asked", "ok", "warning", "unknown", "bad")
+"""From best to worst. Unknown, that is asked and not answered, is not well: the exit code says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One finding. `part` is what it is about."""
+
+    part: str
+    state: Word
+    text: str
+
+
+@dataclass(slots=True)
+class Report:
+    """All findings, and the figures behind them; a figure that could not be had is None."""
+
+    lines: list[Line] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, part: str, state: Word, sentence: str) -> None:
+        """One more finding."""
+        self.lines.append(Line(part, state, sentence))
+
+    @property
+    def worst(self) -> Word:
+        """The state of the whole."""
+        return max((line.state for line in self.lines), key=WORDS.index, default="not asked")
+
+
+async def run(servers: Servers, as_json: bool) -> bool:
+    """Print the state of everything; whether all is known and nothing is bad."""
+    report = await look(servers)
+    well = WORDS.index(report.worst) < WORDS.index("unknown")
+    if as_json:
+        checks = [asdict(line) for line in report.lines]
+        terminal.print_json(
+            {
+                "state": report.worst,
+                "ok": well,
+                "checked_at": datetime.now(UTC),
+                "checks": checks,
+                **report.facts,
+            }
+        )
+        return well
+    rows = [(line.part, line.state, line.text) for line in report.lines]
+    terminal.console().print(terminal.table(("part", "state", "what"), rows, cell_chars_max=400))
+    terminal.console().print(f"\nall together: {report.worst}")
+    return well
+
+
+async def look(servers: Servers) -> Report:
+    """Ask services, database and broker."""
+    known = servers.known_state
+    services, broker, database = Report(), Report(), Report()
+    await asyncio.gather(_services(known, services), _database(servers, database))
+    # After the database: what the ledger knows must by then be in the log.
+    await _broker(servers, known, broker)
+    whole = Report()
+    for each in (services, broker, database):
+        whole.lines += each.lines
+        whole.facts |= each.facts
+    _compare(whole)
+    return whole
+
+
+def _compare(report: Report) -> None:
+    """A ledger that has read further than the log reaches belongs to another log, or that one was lost."""
+    read = report.facts.pop("ledger_last_seq", None)
+    log = (report.facts["streams"] or {}).get(streams.DELIVERIES)
+    if read is not None and log is not None and read > log["last_seq"]:
+        report.add(
+            "log and ledger",
+            "bad",
+            f"the ledger has read up to {read}, the log ends at {log['last_seq']}: it was lost, or this is another",
+        )
+
+
+async def _services(known: State | None, report: Report) -> None:
+    """Whether each service answers on its ops port. Without a data folder nobody told us where that is."""
+    report.facts["services"] = None
+    if known is None:
+        report.add("services", "not asked", "the settings do not say where they run: ask each one's /readyz")
+        return
+    answers = await asyncio.gather(
+        *(ports.problems_at(known.ops_host, port) for port in known.ops_ports.values())
+    )
+    report.facts["services"] = {}
+    for (name, port), problems in zip(known.ops_ports.items(), answers, strict=True):
+        pid = known.pids.get(name)
+        report.facts["services"][name] = {
+            "ready": problems == {},
+            "problems": problems,
+            "pid": pid,
+            "ops_port": port,
+        }
+        if problems is None:
+            report.add(name, "bad", f"does not answer on its port {port}: see {known.log_dir}/{name}.log")
+        elif problems:
+            report.add(
+                name, "bad", "; ".join(f"{part}: {sentence}" for part, sentence in sorted(problems.items()))
+            )
+        else:
+            where = f"{known.http_url}/webhooks/<source>" if name == "ingest" else f"ops port {port}"
+            report.add(name, "ok", f"ready, process {pid}, {where}")
+
+
+async def _broker(servers: Servers, known: State | None, report: Report) -> None:
+    """Streams, consumers and their settings."""
+    report.facts |= {"streams": None, "consumers": None, "settings_drift": None}
+    address = servers.nats(READER)
+    try:
+        async with reach.broker(address, READER) as client:
+            js = client.jetstream()
+            report.add("broker", "ok", f"answers at {reach.place(address)}")
+            await _streams(js, servers, known, report)
+            await _consumers(js, report)
+            drift = await streams.inspect(js, servers.settings.nats_replicas)
+    except (BrokerAway, nats.errors.Error, APIError) as error:
+        report.add("broker", "bad", str(error) or type(error).__name__)
+        for part in ("streams", "consumers", "settings_drift"):
+            if report.facts[part] is None:
+                report.add(part.replace("_", " "), "unknown", "the broker did not tell")
+        return
+    report.facts["settings_drift"] = [str(each) for each in drift]
+    if not drift:
+        report.add("settings", "ok", "streams and consumers are set as this version sets them")
+    for each in drift:
+        report.add("settings", "bad" if each.is_ == "missing" else "warning", str(each))
+
+
+async def _streams(js: JetStreamContext, servers: Servers, known: State | None, report: Report) -> None:
+    """How much each stream holds, and how near its end it is."""
+    found: dict[str, Any] = {}
+    account = await js.account_info()
+    free = _disk_free(servers, known)
+    for name in (streams.DELIVERIES, streams.EVENTS, streams.BODIES_STREAM):
+        try:
+            info = await js.stream_info(name)
+        except NotFoundError:
+            found[name] = None  # the comparison of settings names it as missing
+            continue
+        limit = _limit(info, account.limits.max_storage, account.storage, free)
+        found[name] = {
+            "messages": info.state.messages,
+            "bytes": info.state.bytes,
+            "first_seq": info.state.first_seq,
+            "last_seq": info.state.last_seq,
+            "limit_bytes": limit,
+            "disk_free_bytes": free,
+        }
+        _room(name, info, limit, report)
+    report.facts["streams"] = found
+
+
+def _limit(info: StreamInfo, account_max: int, account_used: int, disk_free: int | None) -> int | None:
+    """How many bytes the stream can come to hold: by its own limit, its account's, or the disk's; the least."""
+    held = info.state.bytes
+    limits = []
+    if info.config.max_bytes is not None and info.config.max_bytes > 0:
+        limits.append(info.config.max_bytes)
+    if account_max > 0:
+        limits.append(held + max(0, account_max - account_used))
+    if disk_free is not None:
+        limits.append(held + disk_free)
+    return min(limits, default=None)
+
+
+def _room(name: str, info: StreamInfo, limit: int | None, report: Report) -> None:
+    held = info.state.bytes
+    what = f"{info.state.messages} messages, {terminal.size(held)}"
+    if limit is None:
+        report.add(name, "ok", f"{what}; no limit is set, free disk of the broker unknown")
+        return
+    fraction = held / limit if limit else 1.0
+    word: Word = "ok"
+    advice = ""
+    # A stream that makes room by itself is never full.
+    if info.config.discard == DiscardPolicy.NEW and fraction >= STREAM_WARNING_FRACTION:
+        word = "bad" if fraction >= STREAM_BAD_FRACTION else "warning"
+        advice = ": make room before it is full, a full log refuses every delivery"
+    report.add(name, word, f"{what}, {fraction:.0%} of {terminal.size(limit)}{advice}")
+
+
+def _disk_free(servers: Servers, known: State | None) -> int | None:
+    """Free bytes where the embedded broker writes; of another broker's disk nothing is known here."""
+    if known is None or not known.embedded_nats:
+        return None
+    space = os.statvfs(servers.data_dir)
+    return space.f_bavail * space.f_frsize
+
+
+async def _consumers(js: JetStreamContext, report: Report) -> None:
+    """What waits for each consumer, and what it has in hand."""
+    found: dict[str, Any] = {}
+    for stream, config in streams.consumer_configs():
+        name = str(config.durable_name)
+        try:
+            info = await js.consumer_info(stream, name)
+        except NotFoundError:
+            found[name] = None
+            continue
+        found[name] = {
+            "stream": stream,
+            "num_pending": info.num_pending,
+            "num_ack_pending": info.num_ack_pending,
+            "num_redelivered": info.num_redelivered,
+            "num_waiting": info.num_waiting,
+        }
+        if info.num_pending is None or info.num_ack_pending is None:
+            report.add(f"{name}'s lag", "unknown", "the broker did not tell")
+            continue
+        behind = info.num_pending >= LAG_WARNING_COUNT
+        report.add(
+            f"{name}'s lag",
+            "warning" if behind else "ok",
+            f"{info.num_pending} wait in {stream}, {info.num_ack_pending} in hand",
+        )
+    report.facts["consumers"] = found
+
+
+async def _database(servers: Servers, report: Report) -> None:
+    """The ledger, the sources and the schema."""
+    report.facts |= {"ledger": None, "sources": None, "migrations": None}
+    try:
+        async with reading(servers, STATEMENT_MS_MAX) as connection:
+            report.add("database", "ok", f"answers at {reach.place(servers.database(READER))}")
+            await _schema(connection, report)
+            await _ledger(connection, report)
+    except (DatabaseAway, DatabaseRefused) as error:
+        report.add("database", "bad", str(error))
+        for part in ("migrations", "ledger", "sources"):
+            report.add(part, "unknown", "the database did not tell")
+
+
+async def _schema(connection: AsyncConnection, report: Report) -> None:
+    expected = head()
+    try:
+        found = (await connection.execute(text("SELECT version_num FROM public.alembic_version"))).scalar()
+    except DBAPIError as error:
+        await connection.rollback()
+        report.facts["migrations"] = {"revision": None, "head": expected}
+        report.add("migrations", "unknown", f"{reason(error)}: run python -m migrations")
+        return
+    report.facts["migrations"] = {"revision": found, "head": expected}
+    if found == expected:
+        report.add("migrations", "ok", f"the schema is at {found}, the newest")
+    else:
+        report.add(
+            "migrations",
+            "bad",
+            f"the schema is at {found}, this code at {expected}: run python -m migrations",
+        )
+
+
+async def _ledger(connection: AsyncConnection, report: Report) -> None:
+    try:
+        found = await connection.execute(
+            text(
+                "SELECT source, status, count(*), max(received_at), max(last_seq) FROM ops.deliveries GROUP BY 1, 2"
+            )
+        )
+        rows = [tuple(row) for row in found]
+    except DBAPIError as error:
+        for part in ("ledger", "sources"):
+            report.add(part, "unknown", reason(error))
+        return
+    counts: dict[str, int] = {}
+    sources: dict[str, dict[str, Any]] = {}
+    for source, status, count, last, _ in rows:
+        counts[status] = counts.get(status, 0) + count
+        seen = sources.setdefault(source, {"deliveries": 0, "last_received_at": None})
+        seen["deliveries"] += count
+        seen["last_received_at"] = max(filter(None, (seen["last_received_at"], last)), default=None)
+    read = max((row[4] for row in rows if row[4] is not None), default=None)
+    report.facts |= {"ledger": counts, "sources": sources, "ledger_last_seq": read}
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no delivery yet"
+    if counts.get("parked"):
+        report.add("ledger", "warning", f"{told}: see `odooops deliveries list --status parked`")
+    else:
+        report.add("ledger", "ok", told)
+    for source, seen in sorted(sources.items()):
+        last = _ago(seen["last_received_at"])
+        report.add(f"source {source}", "ok", f"{seen['deliveries']} deliveries, the last {last}")
+
+
+def _ago(at: datetime | None) -> str:
+    if at is None:
+        return "at an unknown time"
+    seconds = int((datetime.now(UTC) - at).total_seconds())
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            count = seconds // length
+            return f"{terminal.moment(at)}, {count} {unit}{'' if count == 1 else 's'} ago"
+    return f"{terminal.moment(at)}, {seconds} s ago"

@@ -1,0 +1,296 @@
+"""`odooops up`: the servers where none are given, the migrations, and the services, kept until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cli import reach, terminal
+from runtime import embedded, ports, settings, ssot, state, streams, supervisor
+from runtime.embedded import DATABASE_USERS, LOOPBACK, MIGRATOR
+from runtime.permissions import USERS
+from runtime.settings import BadSettings, Settings
+from runtime.state import State
+from runtime.supervisor import Child, Supervisor
+
+SERVICES = ("ingest", "projector", "notifier")
+LEVEL_SERVICE = 1
+"""Above the servers, whose level is 0."""
+PORTS_TRIED_MAX = 50
+SECRET_BYTES = 32
+SERVER_ADDRESSES = ("NATS_URL", "DATABASE_URL")
+SLACK_SECRETS = ("SLACK_BOT_TOKEN", "SLACK_WEBHOOK_URL")
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+Then = Callable[[State], Awaitable[None]]
+"""What follows once everything is ready."""
+
+
+def run(data_dir: Path, port: int | None, then: Then | None = None) -> None:
+    """Keep everything running on `data_dir` until Ctrl-C or SIGTERM."""
+    loaded = settings.load()
+    folder = data_dir.resolve()
+    with state.owned(folder) as descriptor, ExitStack() as held:
+        asyncio.run(_serve(Start(folder, loaded, port, held, descriptor), then))
+
+
+async def _serve(start: Start, then: Then | None) -> None:
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            terminal.say("killing what still runs")
+            start.supervisor.kill()
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup keeps us running
+            loop.add_signal_handler(number, stop)
+
+    async def work() -> None:
+        terminal.say(f"starting, with data in {start.data_dir}")
+        running = await start.everything()
+        sys.stdout.write(f"ready {running.http_url}\n")
+        sys.stdout.flush()
+        terminal.say(f"logs are in {running.log_dir}; stop with Ctrl-C")
+        if then is not None:
+            await then(running)
+        await stopping.wait()
+
+    working, stopped = asyncio.create_task(work()), asyncio.create_task(stopping.wait())
+    await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if stopping.is_set():
+        working.cancel()
+        terminal.say("stopping (Ctrl-C once more kills)")
+    stopping.set()
+    try:
+        await asyncio.wait({working})
+        await start.supervisor.stop()
+    finally:
+        start.supervisor.kill()
+    if not working.cancelled():
+        working.result()
+    terminal.say("stopped, nothing is left running")
+
+
+class Start:
+    """One start: what was found out on the way, and the supervisor of what was started."""
+
+    def __init__(
+        self, data_dir: Path, loaded: Settings, port: int | None, held: ExitStack, descriptor: int
+    ) -> None:
+        self.data_dir = data_dir
+        self.settings = loaded
+        self.supervisor = Supervisor(data_dir / "logs", terminal.say, self._spawned, (descriptor,))
+        self._held = held
+        self._given_nats = _given_nats(loaded)
+        self._given_database = _given_database(loaded)
+        self._ssot_dir = reach.ssot_dir(loaded)
+        self._secret_names = [
+            name for entry in ssot.load_providers(self._ssot_dir).values() for name in entry.secrets
+        ]
+        self._host = loaded.odooops_host
+        self._port = self._choose_port(port)
+        self._ops_ports = {service: self._hold(loaded.odooops_ops_host, 0) for service in SERVICES}
+        self._secret_files: dict[str, str] = {}
+        self._state: State | None = None
+
+    async def everything(self) -> State:
+        """Start all that is needed; returns when all of it is ready."""
+        passwords = embedded.credentials(self.data_dir)
+        if not (self._given_nats and self._given_database):
+            self._secret_files = self._webhook_secrets()
+        # Ingest needs the broker and nothing else: it takes deliveries while the database still starts.
+        nats, database = await _together(
+            self._broker(passwords["nats"]), self._database(passwords["postgres"])
+        )
+        await self.supervisor.start(
+            *(self._service(name, _addresses(name, nats, database)) for name in ("projector", "notifier"))
+        )
+        self._state = State(
+            pid=os.getpid(),
+            started_at=datetime.now(UTC),
+            http_url=f"http://{_reachable(self._host)}:{self._port}",
+            nats=nats,
+            database=database,
+            ops_host=_reachable(self.settings.odooops_ops_host),
+            ops_ports=self._ops_ports,
+            pids=self.supervisor.pids,
+            secret_files=self._secret_files,
+            log_dir=str(self.data_dir / "logs"),
+            embedded_nats=not self._given_nats,
+            embedded_database=not self._given_database,
+        )
+        state.write(self.data_dir, self._state)
+        return self._state
+
+    async def _broker(self, passwords: Mapping[str, str]) -> dict[str, str]:
+        """The broker's address for each user; its streams are there, and ingest fills them."""
+        if self._given_nats:
+            addresses = self._given_nats
+        else:
+            port = embedded.free_port()
+            argv = await asyncio.to_thread(embedded.prepare_nats, self.data_dir, port, passwords)
+            await self.supervisor.start(
+                Child(
+                    name="nats", argv=argv, env=self._env("server"), ready=lambda: embedded.nats_answers(port)
+                )
+            )
+            addresses = {user: embedded.nats_url(port, user, passwords) for user in USERS}
+        async with reach.broker(addresses["operator"], "operator") as client:
+            for drift in await streams.provision(client.jetstream(), self.settings.nats_replicas):
+                terminal.say(f"a setting is not ours, left as it is: {drift}")
+        files = {f"{name}_FILE": path for name, path in self._secret_files.items()}
+        own = {"NATS_URL_INGEST": addresses["ingest"], "ODOOOPS_PORT": str(self._port), **files}
+        await self.supervisor.start(self._service("ingest", own))
+        return addresses
+
+    async def _database(self, passwords: Mapping[str, str]) -> dict[str, str]:
+        """The database's address for each user; its tables are up to date."""
+        if self._given_database:
+            await self._migrate(self.settings.migrator_database())
+            return self._given_database
+        port = embedded.free_port()
+        argv = await asyncio.to_thread(embedded.prepare_postgres, self.data_dir, port, passwords)
+        await self.supervisor.start(
+            Child(
+                name="postgres",
+                argv=argv,
+                env=self._env("server"),
+                ready=lambda: embedded.postgres_answers(port, passwords),
+                # A fast shutdown: at SIGTERM it would wait for every client to leave.
+                stop_signal=signal.SIGINT,
+            )
+        )
+        await embedded.bootstrap(port, passwords)
+        await self._migrate(embedded.database_url(port, MIGRATOR, passwords))
+        await embedded.make_logins(port, passwords)
+        return {user: embedded.database_url(port, user, passwords) for user in DATABASE_USERS}
+
+    async def _migrate(self, url: str) -> None:
+        await self.supervisor.run(
+            "migrations", _python("migrations"), self._env("migrations", {"DATABASE_URL": url}), LEVEL_SERVICE
+        )
+
+    def _service(self, name: str, own: Mapping[str, str]) -> Child:
+        host, ops_port = _reachable(self.settings.odooops_ops_host), self._ops_ports[name]
+
+        async def ready() -> bool:
+            return await ports.problems_at(host, ops_port) == {}
+
+        return Child(
+            name=name,
+            level=LEVEL_SERVICE,
+            argv=_python(f"services.{name}"),
+            env=self._env(name, {"ODOOOPS_OPS_PORT": str(ops_port), **own}),
+            ready=ready,
+        )
+
+    def _env(self, name: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What a process needs to know and nothing more: no address of another, no secret that it has no use for."""
+        without = list(SERVER_ADDRESSES)
+        without += [] if name == "notifier" else SLACK_SECRETS
+        without += [] if name == "ingest" else self._secret_names
+        shared = {
+            # The processes run the code that this command is of, wherever they are started.
+            "PYTHONPATH": str(reach.ROOT),
+            "ODOOOPS_DATA_DIR": str(self.data_dir),
+            "ODOOOPS_SSOT_DIR": str(self._ssot_dir),
+        }
+        return supervisor.environment(without, {**shared, **(own or {})})
+
+    def _webhook_secrets(self) -> dict[str, str]:
+        """For each source that has no secret yet, the file of one made for this folder, by the secret's name."""
+        files = {}
+        for entry in ssot.load_providers(self._ssot_dir).values():
+            if not entry.secrets or settings.secret_values(entry.secrets):
+                continue
+            path = self.data_dir / "secrets" / entry.secrets[0].lower()
+            if not path.exists():
+                embedded.write_private(path, secrets.token_urlsafe(SECRET_BYTES) + "\n")
+            files[entry.secrets[0]] = str(path)
+        return files
+
+    def _choose_port(self, asked: int | None) -> int:
+        if asked is None and "odooops_port" in self.settings.model_fields_set:
+            asked = self.settings.odooops_port
+        if asked is not None:
+            return self._hold(self._host, asked)
+        first = self.settings.odooops_port
+        for port in range(first, first + PORTS_TRIED_MAX):
+            holder = ports.reserve(self._host, port)
+            if holder is not None:
+                self._held.enter_context(holder)
+                return port
+        raise BadSettings(f"ports {first} to {port} are in use: give a free one by --port")
+
+    def _hold(self, host: str, port: int) -> int:
+        holder = ports.reserve(host, port)
+        if holder is None:
+            raise BadSettings(f"port {port} is in use: give another by --port")
+        self._held.enter_context(holder)
+        chosen: int = holder.getsockname()[1]
+        return chosen
+
+    def _spawned(self) -> None:
+        if self._state is not None:
+            self._state = self._state.model_copy(update={"pids": self.supervisor.pids})
+            state.write(self.data_dir, self._state)
+
+
+def _python(module: str) -> list[str]:
+    """The command that runs one of our modules, never one of the same name in the current folder (-P)."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def _addresses(name: str, nats: Mapping[str, str], database: Mapping[str, str]) -> dict[str, str]:
+    """The variables by which a service finds its servers."""
+    return {f"NATS_URL_{name.upper()}": nats[name], f"DATABASE_URL_{name.upper()}": database[name]}
+
+
+def _given_nats(loaded: Settings) -> dict[str, str]:
+    """The broker's address for each user, where the settings give any; empty where they give none.
+
+    One is enough: better to ask for the others than to mix the operator's servers with ours.
+    """
+    return {user: loaded.nats_for(user) for user in USERS} if _any_set(loaded, "nats_url") else {}
+
+
+def _given_database(loaded: Settings) -> dict[str, str]:
+    """The database's address for each user, likewise. The services' and the migrator's are needed."""
+    if not _any_set(loaded, "database_url"):
+        return {}
+    loaded.migrator_database()
+    needed = {user: loaded.database_for(user) for user in ("projector", "notifier")}
+    others = {user: getattr(loaded, f"database_url_{user}") for user in DATABASE_USERS if user not in needed}
+    return needed | {user: url.get_secret_value() for user, url in others.items() if url is not None}
+
+
+def _any_set(loaded: Settings, kind: str) -> bool:
+    return any(getattr(loaded, name) is not None for name in Settings.model_fields if name.startswith(kind))
+
+
+def _reachable(host: str) -> str:
+    """`host` as an address that can be asked."""
+    return LOOPBACK if host in ("0.0.0.0", "::") else host  # noqa: S104  # compared, not bound
+
+
+async def _together(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Both results; where one fails, the other is ended before this returns."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = group.create_task(first), group.create_task(second)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return tasks[0].result(), tasks[1].result()

@@ -1,0 +1,66 @@
+"""Ports of this machine: hold one for a service that will listen there, and ask a service how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import socket
+import sys
+
+from runtime.settings import BadSettings
+
+ANSWER_S_MAX = 6.0
+"""A service asks its own servers first, each for up to 2 s."""
+ANSWER_BYTES_MAX = 64 * 1024
+
+
+def reserve(host: str, port: int) -> socket.socket | None:
+    """A socket that holds `port` (0: any) for this user until it is closed; None where it is in use.
+
+    The services share their ports (SO_REUSEPORT), so two of them on one port would not fail but split the
+    requests. The holder is bound alone and shared only afterwards: the second start sees a busy port, and
+    nobody takes it while the service restarts.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise BadSettings(f"ODOOOPS_HOST is {host!r}: {error.strerror}") from None
+    holder = socket.socket(family, kind)
+    try:
+        holder.bind(address)
+    except OSError as error:
+        holder.close()
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise BadSettings(f"cannot use port {port} of {host}: {error.strerror}") from None
+    if sys.platform != "linux":
+        holder.close()  # elsewhere a port cannot be shared after it was bound alone
+    else:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return holder
+
+
+async def problems_at(host: str, port: int) -> dict[str, str] | None:
+    """What the service with this ops port says is wrong with it; None where it does not answer."""
+    try:
+        async with asyncio.timeout(ANSWER_S_MAX):
+            answer = await _get(host, port, "/readyz")
+        problems = json.loads(answer.partition(b"\r\n\r\n")[2])["problems"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return {str(part): str(sentence) for part, sentence in problems.items()}
+
+
+async def _get(host: str, port: int, path: str) -> bytes:
+    """A whole answer, headers and body, of at most ANSWER_BYTES_MAX."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while chunk := await reader.read(ANSWER_BYTES_MAX - len(answer)):
+            answer += chunk
+        return answer
+    finally:
+        writer.close()
+        await writer.wait_closed()

@@ -1,0 +1,104 @@
+"""The body of a request: counted while it streams, against its own limit and against the memory of all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from io import BytesIO
+
+from starlette.types import Receive
+
+from providers.port import Refused
+from runtime import streams
+
+
+class SenderLeft(Exception):
+    """the body ended before it was complete"""
+
+
+class Memory:
+    """The bytes of all bodies in hand."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def require_room(self, more: int) -> None:
+        """Refuse where `more` bytes would be too many."""
+        if self.held + more > streams.BODIES_IN_FLIGHT_BYTES_MAX:
+            raise Refused(503, "too_many_bytes", "too many large bodies at once, send it again")
+
+
+class Body:
+    """One body. What it announces may refuse it early; only what came is counted, and held until `release`."""
+
+    def __init__(self, receive: Receive, memory: Memory, content_length: str | None) -> None:
+        self._receive = receive
+        self._memory = memory
+        self._deadline = asyncio.get_running_loop().time() + streams.BODY_READ_S_MAX
+        self._announced = int(content_length) if content_length and content_length.isdecimal() else None
+        self._seen = 0
+        self._held = 0
+        self._over = self._announced == 0
+        """Nothing more will come, or nothing more is waited for."""
+
+    async def read(self, update: Callable[[bytes], None]) -> bytes:
+        """The whole body; each chunk is given to `update` as it comes. Raises Refused, SenderLeft."""
+        if self._announced is not None:
+            if self._announced > streams.BODY_BYTES_MAX:
+                raise _too_large()
+            self._memory.require_room(self._announced)
+        whole = BytesIO()  # grows in place: a list of chunks would be held twice when it is joined
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                while not self._over:
+                    chunk = await self._next()
+                    if self._seen > streams.BODY_BYTES_MAX:
+                        raise _too_large()
+                    self._hold(len(chunk))
+                    update(chunk)
+                    whole.write(chunk)
+        except TimeoutError:
+            self._over = True
+            sentence = f"the body did not arrive within {streams.BODY_READ_S_MAX:g} s"
+            raise Refused(408, "body_too_slow", sentence) from None
+        return whole.getvalue()
+
+    async def drain(self) -> None:
+        """Read on and throw away, up to a limit: a sender that is cut off while writing never sees the answer."""
+        if self._over:
+            return
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                while not self._over and self._seen <= streams.DRAIN_BYTES_MAX:
+                    await self._next()
+        except (SenderLeft, TimeoutError):
+            self._over = True  # whoever is still there gets the answer now
+
+    def abandon(self) -> None:
+        """Wait for nothing more."""
+        self._over = True
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._memory.held -= self._held
+        self._held = 0
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._over = True
+            raise SenderLeft
+        chunk: bytes = message.get("body", b"")
+        self._seen += len(chunk)
+        # The server keeps to Content-Length: asking for the end as well would cost a trip between its threads.
+        self._over = not message.get("more_body", False) or self._seen == self._announced
+        return chunk
+
+    def _hold(self, more: int) -> None:
+        self._memory.require_room(more)
+        self._memory.held += more
+        self._held += more
+
+
+def _too_large() -> Refused:
+    return Refused(413, "body_too_large", f"the body is larger than {streams.BODY_BYTES_MAX} bytes")

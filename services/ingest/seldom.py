@@ -1,0 +1,39 @@
+"""A log for what strangers can cause as often as they like."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from runtime import streams
+
+
+class Seldom:
+    """Writes a line at once, and an equal one only after LOG_AGAIN_S, with the number of those between.
+
+    The values of a line have to come from a bounded set: one entry is kept for each.
+    """
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._said: dict[tuple[object, ...], tuple[float, int]] = {}
+        """When each line was written last, and how often it was not since."""
+
+    def info(self, event: str, **about: object) -> None:
+        self._say(self._log.info, event, about)
+
+    def warning(self, event: str, **about: object) -> None:
+        self._say(self._log.warning, event, about)
+
+    def error(self, event: str, **about: object) -> None:
+        self._say(self._log.error, event, about)
+
+    def _say(self, write: Any, event: str, about: dict[str, object]) -> None:
+        line = (event, *about.values())
+        now = time.monotonic()
+        last, withheld = self._said.get(line, (-streams.LOG_AGAIN_S, 0))
+        if now - last < streams.LOG_AGAIN_S:
+            self._said[line] = (last, withheld + 1)
+            return
+        self._said[line] = (now, 0)
+        write(event, **about, **({"withheld": withheld} if withheld else {}))

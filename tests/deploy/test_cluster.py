@@ -1,0 +1,135 @@
+"""Three brokers on the committed configuration: they find each other and keep each delivery three times."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime import bus, embedded
+from runtime.pull import Pull
+from runtime.streams import BODIES_STREAM, DELIVERIES, EVENTS, PROJECTOR
+from tests.deploy import brokers
+from tests.deploy.deliveries import LARGE, SMALL, delivery
+
+pytestmark = pytest.mark.anyio
+
+PROVISION_S_MAX = 60.0
+WAIT_S_MAX = 20.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[brokers.Brokers]:
+    with brokers.running(3) as three:
+        yield three
+
+
+async def provision(url: str, secret: Path, replicas: int) -> tuple[int, str]:
+    """Run `python -m runtime.provision` as compose.yaml does: exit code and what it said."""
+    secret.write_text(url)
+    variables = {"NATS_URL_OPERATOR_FILE": str(secret), "NATS_REPLICAS": str(replicas)}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "runtime.provision"),
+        env={**os.environ, **variables},
+        cwd=brokers.ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PROVISION_S_MAX):
+        _, said = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+async def test_three_brokers_keep_each_delivery_three_times(cluster: brokers.Brokers, tmp_path: Path) -> None:
+    assert (0, "") == await provision(cluster.url("operator"), tmp_path / "url", 3)
+    assert (0, "") == await provision(cluster.url("operator"), tmp_path / "url", 3)
+    # Every node alone, so that most of them have to ask another one for the stream's leader.
+    for n, address in enumerate(cluster.url("ingest").split(",")):
+        ingest = await bus.connect(address, "ingest")
+        await bus.store_delivery(ingest.jetstream(), delivery(f"small-{n}"))
+        await bus.store_delivery(ingest.jetstream(), delivery(f"large-{n}", LARGE))
+        await ingest.close()
+    bodies = []
+    for address in cluster.url("projector").split(","):
+        projector = await bus.connect(address, "projector")
+        pull = Pull(projector, DELIVERIES, PROJECTOR, 2)
+        messages = []
+        async with asyncio.timeout(WAIT_S_MAX):
+            while len(messages) < 2:
+                messages += await pull.fetch(WAIT_S_MAX)
+            for message in messages:
+                read = await bus.delivery_of(
+                    projector.jetstream(),
+                    message.subject,
+                    message.headers,
+                    message.data,
+                    bus.sequence_of(message),
+                )
+                bodies.append(read.body)
+                await message.ack_sync(WAIT_S_MAX)
+        await pull.close()
+        await projector.close()
+    assert [SMALL, LARGE] * 3 == bodies
+    operator = await bus.connect(cluster.url("operator"), "operator")
+    for stream in (DELIVERIES, EVENTS, BODIES_STREAM):
+        state = (await operator.jetstream().stream_info(stream)).cluster
+        assert state is not None
+        assert 2 == len([replica for replica in state.replicas or [] if replica.current])
+    await operator.close()
+
+
+async def test_a_client_with_three_addresses_needs_one_that_answers(cluster: brokers.Brokers) -> None:
+    answering = cluster.url("operator").split(",")[0]
+    dead = f"nats://operator:nobody@{embedded.LOOPBACK}:{embedded.free_port()}"
+    async with asyncio.timeout(WAIT_S_MAX):
+        client = await bus.connect(f"{dead}, {answering},{dead}", "operator")
+    assert client.is_connected
+    # No address is learned from a server: it would come without a login.
+    assert 3 == len(client.servers)
+    assert [] == client.discovered_servers
+    await client.close()
+
+
+async def test_a_changed_setting_is_named_and_left(tmp_path: Path) -> None:
+    with brokers.running(1) as single:
+        url = single.url("operator")
+        assert (0, "") == await provision(url, tmp_path / "url", 1)
+        operator = await bus.connect(url, "operator")
+        js = operator.jetstream()
+        config = (await js.stream_info(DELIVERIES)).config
+        await js.update_stream(config.evolve(duplicate_window=60))
+
+        code, said = await provision(url, tmp_path / "url", 1)
+
+        assert 1 == code
+        assert ["stream DELIVERIES: duplicate_window is 60.0, expected 1800"] == [
+            line.split("left as it is: ")[1] for line in said.splitlines()
+        ]
+        assert 60 == (await js.stream_info(DELIVERIES)).config.duplicate_window
+        await operator.close()
+
+
+async def test_a_refusal_is_said_at_once(tmp_path: Path) -> None:
+    with brokers.running(1) as single:
+        code, said = await provision(single.url("operator"), tmp_path / "url", 3)
+    assert 1 == code
+    assert said.startswith("provision: the broker refused: replicas > 1 not supported")
+
+
+async def test_a_wrong_password_is_said_after_the_deadline(
+    cluster: brokers.Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runtime import provision as step
+    from runtime import settings
+
+    url = cluster.url("operator").replace("operator:", "operator:x")
+    monkeypatch.setenv("NATS_URL_OPERATOR", url)
+    with pytest.raises(bus.BrokerAway, match="uthorization"):
+        await step.provision(settings.load(), wait_s=1.0)
+
+
+def test_a_list_of_addresses_is_split_at_commas() -> None:
+    assert ["nats://a:1", "nats://b:2"] == bus.servers(" nats://a:1, nats://b:2,")

@@ -1,0 +1,180 @@
+"""The whole path through the real processes: HTTP in, rows through Postgres, a message at Slack's door."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import uuid
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from providers.port import Secret
+from providers.registry import PROVIDERS
+from runtime import embedded
+from tests.conftest import Broker
+from tests.samples import body, paths
+from tests.servers import Database
+from tests.slack_double import CHANNEL, TOKEN, SlackDouble
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+SECRET = Secret("GITHUB_WEBHOOK_SECRET", b'it\'s a "secret" with spaces')
+DEADLINE_S = 30.0
+POLL_S = 0.02
+_TIMES = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+@pytest.fixture
+def slack() -> Iterator[SlackDouble]:
+    with SlackDouble() as double:
+        yield double
+
+
+class Place:
+    """Ingest, projector and notifier as processes, and what a test does with them."""
+
+    def __init__(self, broker: Broker, database: Database, slack: SlackDouble) -> None:
+        self.port = embedded.free_port()
+        self.url = f"http://127.0.0.1:{self.port}/webhooks/github"
+        self.database = database
+        self.environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "NATS_URL_INGEST": broker.url("ingest"),
+            "NATS_URL_PROJECTOR": broker.url("projector"),
+            "NATS_URL_NOTIFIER": broker.url("notifier"),
+            "DATABASE_URL_PROJECTOR": database.url("projector"),
+            "DATABASE_URL_NOTIFIER": database.url("notifier"),
+            "ODOOOPS_PORT": str(self.port),
+            "GITHUB_WEBHOOK_SECRET": SECRET.value.decode(),
+            "SLACK_BOT_TOKEN": TOKEN,
+            "SLACK_CHANNEL": CHANNEL,
+            "SLACK_API_URL": slack.api_url,
+        }
+
+    @asynccontextmanager
+    async def service(self, name: str) -> AsyncIterator[Process]:
+        """A service while the block runs; at its end it stops by SIGTERM, cleanly."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", f"services.{name}"),
+            cwd=ROOT,
+            env=self.environment,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        try:
+            yield process
+            process.send_signal(signal.SIGTERM)
+            assert 0 == await asyncio.wait_for(process.wait(), DEADLINE_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    async def send(self, client: httpx.AsyncClient, event: str, raw: bytes, guid: str) -> dict[str, Any]:
+        """What ingest answers to a signed delivery."""
+        headers = PROVIDERS["github"].request_headers(raw, SECRET, event, guid)
+        answer = await client.post(self.url, content=raw, headers=headers)
+        assert 200 == answer.status_code, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def listening(self, client: httpx.AsyncClient) -> bool:
+        """Whether ingest answers."""
+        try:
+            return (await client.get(self.url.replace("/webhooks/github", "/healthz"))).is_success
+        except httpx.TransportError:
+            return False
+
+    async def rows(self, query: str) -> list[asyncpg.Record]:
+        """What a reader sees."""
+        connection = await asyncpg.connect(self.database.url("reader"))
+        try:
+            found: list[asyncpg.Record] = await connection.fetch(query)
+            return found
+        finally:
+            await connection.close()
+
+
+async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait for what gives no signal, under a deadline."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not await holds():
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise AssertionError(f"{what}: not within {DEADLINE_S:.0f} s") from None
+
+
+def happening_now(raw: bytes) -> bytes:
+    """A recorded body with its times moved to now: Slack is told nothing that is older than an hour."""
+    return _TIMES.sub(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode(), raw)
+
+
+async def test_a_signed_webhook_becomes_rows_and_one_slack_message(
+    broker: Broker, database: Database, slack: SlackDouble
+) -> None:
+    place = Place(broker, database, slack)
+    finished = happening_now(body("workflow_run.completed.00"))
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(httpx.AsyncClient())
+        for name in ("ingest", "projector", "notifier"):
+            await stack.enter_async_context(place.service(name))
+        await until(lambda: place.listening(client), "ingest listens")
+
+        first = await place.send(client, "workflow_run", finished, "guid-1")
+        again = await place.send(client, "workflow_run", finished, "guid-1")
+        await place.send(client, "workflow_run", finished, "guid-2")
+        for path in paths("issues", "pull_request", "deployment", "deployment_status"):
+            await place.send(client, path.parent.name, path.read_bytes(), str(uuid.uuid4()))
+        await asyncio.to_thread(slack.wait_for_posts, 1)
+        expected = 2 + len(paths("issues", "pull_request", "deployment", "deployment_status"))
+
+        async def all_projected() -> bool:
+            found = await place.rows("SELECT count(*) FROM ops.deliveries WHERE status = 'projected'")
+            return bool(found[0][0] == expected)
+
+        await until(all_projected, "every delivery is projected")
+        builds = await place.rows("SELECT status, provider_conclusion, repository FROM ops.builds")
+        events = await place.rows("SELECT event_type FROM ops.run_events WHERE ref LIKE 'github:run/%'")
+        items = await place.rows("SELECT work_item_ref FROM ops.work_items")
+
+    assert {"ok": True, "delivery": "github:guid-1", "seq": first["seq"], "duplicate": False} == first
+    assert {**first, "duplicate": True} == again
+    assert 1 == len(builds) == len(events) == len(slack.messages)
+    assert builds[0]["repository"] in slack.messages[0]["text"]
+    assert "github:Codertocat/Hello-World#1" in {row["work_item_ref"] for row in items}
+
+
+async def test_accepting_needs_the_broker_only_and_the_rest_catches_up(
+    broker: Broker, database: Database, slack: SlackDouble
+) -> None:
+    place = Place(broker, database, slack)
+    async with httpx.AsyncClient() as client, place.service("ingest"):
+        await until(lambda: place.listening(client), "ingest listens")
+        await asyncio.to_thread(
+            database.server.execute, f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS false"
+        )
+        async with place.service("projector"):
+            for n, path in enumerate(paths("issues")):
+                await place.send(client, "issues", path.read_bytes(), f"guid-{n}")
+            await asyncio.to_thread(
+                database.server.execute, f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true"
+            )
+
+            async def all_there() -> bool:
+                found = await place.rows("SELECT count(*) FROM ops.deliveries")
+                return bool(found[0][0] == len(paths("issues")))
+
+            await until(all_there, "the rows are there")

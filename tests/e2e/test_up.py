@@ -1,0 +1,292 @@
+"""`odooops up` and `demo` as an operator meets them: real processes on a folder of their own."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.embedded import DATABASE_USERS
+from tests.servers import Database, Nats
+
+ROOT = Path(__file__).parents[2]
+ISSUE = ROOT / "samples" / "03-issues.opened.json"
+PATIENCE_S = 60.0
+LOOK_EVERY_S = 0.1
+CHILDREN = {"nats", "postgres", "ingest", "projector", "notifier"}
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches processes as Linux shows them")
+
+
+class Up:
+    """A running `odooops up` (or `demo`), its output read line by line."""
+
+    def __init__(self, process: subprocess.Popen[bytes], data_dir: Path) -> None:
+        self.process = process
+        self.data_dir = data_dir
+        self._rest = b""
+
+    def until(self, what: str) -> list[str]:
+        """The lines printed until one contains `what`."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + PATIENCE_S
+        lines: list[str] = []
+        while True:
+            *whole, self._rest = self._rest.split(b"\n")
+            for n, line in enumerate(whole):
+                lines.append(line.decode())
+                if what in lines[-1]:
+                    self._rest = b"\n".join([*whole[n + 1 :], self._rest])
+                    return lines
+            left = deadline - time.monotonic()
+            assert select.select([self.process.stdout], [], [], max(0, left))[0], f"{what!r} was not printed"
+            chunk = os.read(self.process.stdout.fileno(), 65_536)
+            assert chunk, f"ended without {what!r}: {lines} {self.said()}"
+            self._rest += chunk
+
+    @property
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.data_dir / "state.json").read_text())
+        return found
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return dict(self.state["pids"])
+
+    def said(self) -> str:
+        """Everything on standard error so far."""
+        return (self.data_dir / "stderr").read_text()
+
+    def end(self, number: signal.Signals) -> int:
+        """The exit code after a signal."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+@contextmanager
+def running(
+    data_dir: Path, *arguments: str, command: str = "up", env: Mapping[str, str] | None = None
+) -> Iterator[Up]:
+    data_dir.mkdir(exist_ok=True)
+    with open(data_dir / "stderr", "wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", command, "--data-dir", str(data_dir), *arguments],
+            cwd=ROOT,
+            env=clean_env(env),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    with process:
+        up = Up(process, data_dir)
+        try:
+            up.until("ready http://127.0.0.1:")
+            yield up
+        finally:
+            if process.poll() is None:
+                up.end(signal.SIGTERM)
+
+
+def clean_env(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This environment without settings of ours."""
+    ours = ("NATS_URL", "DATABASE_URL", "ODOOOPS_", "GITHUB_", "SLACK_")
+    return {**{k: v for k, v in os.environ.items() if not k.startswith(ours)}, **(more or {})}
+
+
+def odooops(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command beside it."""
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments, "--data-dir", str(up.data_dir)],
+        cwd=ROOT,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def asked(up: Up, *arguments: str) -> Any:
+    """The JSON answer of a command."""
+    done = odooops(up, *arguments, "--json")
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    """Wait until `holds`: what other processes come to gives no signal here."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(LOOK_EVERY_S)
+
+
+def is_well(up: Up) -> bool:
+    return odooops(up, "status").returncode == 0
+
+
+def nobody_is_left(data_dir: Path) -> bool:
+    """Whether no process holds the lock that all children inherit."""
+    with open(data_dir / "children.lock", "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def titles(up: Up) -> list[str]:
+    return [row["title"] for row in asked(up, "sql", "SELECT title FROM ops.work_items")]
+
+
+def test_a_sent_sample_becomes_a_row_and_ctrl_c_leaves_nothing_but_data(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with running(data_dir) as up:
+        status = asked(up, "status")
+        assert [check for check in status["checks"] if check["state"] != "ok"] == []
+        assert (status["state"], status["ok"]) == ("ok", True)
+        assert {name: each["ready"] for name, each in status["services"].items()} == {
+            "ingest": True,
+            "projector": True,
+            "notifier": True,
+        }
+        assert set(up.pids) == CHILDREN
+        for name in ("ingest", "projector", "notifier"):
+            assert f"services.{name}" in Path(f"/proc/{up.pids[name]}/cmdline").read_text()
+
+        sent = odooops(up, "send", str(ISSUE), "--event", "issues", "--delivery", "mine")
+        assert sent.returncode == 0, sent.stderr
+        assert json.loads(sent.stdout)["delivery"] == "github:mine"
+        eventually(lambda: titles(up) == ["Spelling error in the README file"], "the row did not come")
+        (shown,) = asked(up, "deliveries", "show", "github:mine")
+        assert shown["ledger"]["status"] == "projected"
+        assert shown["stored"]["body"] == ISSUE.read_text()
+
+        wrong = odooops(up, "send", str(ISSUE), "--event", "issues", "--secret-env", "PATH")
+        assert (wrong.returncode, json.loads(wrong.stdout)["reason"]) == (1, "bad_signature")
+
+        second = odooops(up, "up")
+        assert second.returncode == 1
+        assert second.stderr.startswith("odooops: another `odooops up` runs on ")
+
+        assert up.end(signal.SIGINT) == 0
+        assert nobody_is_left(data_dir)
+        assert up.said().endswith("odooops: stopped, nothing is left running\n")
+        stopped = odooops(up, "status")
+        assert (stopped.returncode, stopped.stdout) == (1, "")
+        assert stopped.stderr.startswith("odooops: no servers run in ")
+
+    with running(data_dir) as up:
+        assert titles(up) == ["Spelling error in the README file"]
+        assert up.end(signal.SIGTERM) == 0
+    for secret in ("credentials.json", "secrets/github_webhook_secret"):
+        assert (data_dir / secret).stat().st_mode & 0o077 == 0
+
+
+def test_no_password_is_in_an_argument_or_a_log(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as up:
+        made = json.loads((up.data_dir / "credentials.json").read_text())
+        passwords = [word for group in made.values() for word in group.values()]
+        told = up.said() + "".join(path.read_text() for path in (up.data_dir / "logs").iterdir())
+        told += "".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in up.pids.values())
+        assert not any(word in told for word in passwords)
+        for name, pid in up.pids.items():
+            known = Path(f"/proc/{pid}/environ").read_text()
+            own = {made["nats"].get(name), made["postgres"].get(name)}
+            assert not any(word in known for word in passwords if word not in own), name
+
+
+def test_each_killed_process_comes_back(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as up:
+        before = up.pids
+        for name in sorted(before):
+            os.kill(up.pids[name], signal.SIGKILL)
+            eventually(lambda name=name: up.pids[name] != before[name], f"{name} was not started again")  # type: ignore[misc]
+            eventually(lambda: is_well(up), f"not well after {name} was killed")
+            assert f"odooops: {name} ended (killed by SIGKILL): starting it again in " in up.said()
+        sent = odooops(up, "send", str(ISSUE), "--event", "issues")
+        assert sent.returncode == 0, sent.stdout
+        eventually(lambda: len(titles(up)) == 1, "the row did not come")
+        assert up.end(signal.SIGINT) == 0
+        assert nobody_is_left(up.data_dir)
+
+
+def test_nobody_survives_a_killed_supervisor_and_the_next_start_finds_the_data(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with running(data_dir) as up:
+        assert odooops(up, "send", str(ISSUE), "--event", "issues").returncode == 0
+        eventually(lambda: len(titles(up)) == 1, "the row did not come")
+        assert up.end(signal.SIGKILL) == -signal.SIGKILL
+        eventually(lambda: nobody_is_left(data_dir), "somebody survived")
+        assert "no servers run in" in odooops(up, "status").stderr
+    # As after a crash of the machine: the number in it is some other process now.
+    (data_dir / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n{data_dir}/postgres\n0\n1\n\n\n")
+    with running(data_dir) as up:
+        assert len(titles(up)) == 1
+
+
+def test_a_busy_port_is_refused_if_asked_for_and_passed_over_if_not(tmp_path: Path) -> None:
+    with running(tmp_path / "one") as up:
+        port = up.state["http_url"].rpartition(":")[2]
+        other = Up(up.process, tmp_path / "two")
+        refused = odooops(other, "up", "--port", port)
+        assert (refused.returncode, refused.stderr) == (
+            1,
+            f"odooops: port {port} is in use: give another by --port\n",
+        )
+        with running(tmp_path / "two") as second:
+            assert second.state["http_url"] != up.state["http_url"]
+            assert is_well(second)
+
+
+def test_the_demo_shows_rows_and_messages_and_does_so_again(tmp_path: Path) -> None:
+    for word in ("stored as", "duplicate of"):
+        with running(tmp_path / "data", command="demo") as demo:
+            printed = "\n".join(demo.until("README.md"))
+            for expected in (word, "ops.builds", "ops.deployments", "ops.work_items", "Spelling error"):
+                assert expected in printed
+            assert printed.count("would have been posted") == 3
+            assert demo.end(signal.SIGINT) == 0
+            assert nobody_is_left(demo.data_dir)
+
+
+def test_own_servers_are_used_where_they_are_given(
+    tmp_path: Path, nats_server: Nats, database: Database
+) -> None:
+    env = {"DATABASE_URL": database.url("admin"), "GITHUB_WEBHOOK_SECRET": "of my own"}
+    env |= {f"NATS_URL_{user.upper()}": nats_server.url(user) for user in ("ingest", "projector", "notifier")}
+    env |= {f"NATS_URL_{user.upper()}": nats_server.url(user) for user in ("reader", "operator")}
+    env |= {f"DATABASE_URL_{user.upper()}": database.url(user) for user in DATABASE_USERS}
+    with running(tmp_path / "data", env=env) as up:
+        assert set(up.pids) == {"ingest", "projector", "notifier"}
+        assert up.state["secret_files"] == {}
+        assert is_well(up)
+        assert up.end(signal.SIGINT) == 0
+    assert not (tmp_path / "data" / "postgres").exists()
+    assert not (tmp_path / "data" / "nats").exists()
+
+
+def test_half_given_addresses_are_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "up", "--data-dir", str(tmp_path)],
+        cwd=ROOT,
+        env=clean_env({"NATS_URL_INGEST": "nats://127.0.0.1:1"}),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "neither NATS_URL_PROJECTOR nor NATS_URL is set" in done.stderr
+    assert "Traceback" not in done.stderr

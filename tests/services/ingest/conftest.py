@@ -1,0 +1,31 @@
+"""A door, open for one test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.services.ingest.door import Door, open_door
+from tests.services.ingest.own_broker import OwnBroker, own_broker
+
+if TYPE_CHECKING:
+    from tests.conftest import Broker
+
+
+@pytest.fixture
+async def door(broker: Broker) -> AsyncIterator[Door]:
+    closed = {"plane": "plane is closed: it has no secret, set PLANE_WEBHOOK_SECRET"}
+    async with open_door(broker.url, broker.js, closed=closed) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stoppable() -> Iterator[OwnBroker]:
+    """A broker that the test may stop."""
+    if os.environ.get("SERVERS", "embedded") != "embedded":
+        pytest.skip("stops the broker, which only the embedded one allows")
+    with own_broker() as broker:
+        yield broker

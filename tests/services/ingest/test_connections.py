@@ -1,0 +1,60 @@
+"""What one connection may take, and how many there may be. Real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runtime import process
+from tests.services.ingest.door import BODY, Door, open_door, request
+
+if TYPE_CHECKING:
+    from tests.conftest import Broker
+
+pytestmark = pytest.mark.anyio
+
+SOON_MS = 300
+
+
+async def test_a_head_has_a_limit(door: Door) -> None:
+    async with door.line() as line:
+        await line.send(
+            request().replace(b"host:", b"x: " + 4 * process.HEAD_BYTES_MAX * b"x" + b"\r\nhost:")
+        )
+        assert (await line.reply()).status == 431
+        assert await line.closed()
+    assert (await door.post()).status_code == 200
+
+
+@pytest.mark.parametrize("before", [b"", b"POST /webhooks/git", b"POST /webhooks/github HTTP/1.1\r\nhost: d"])
+async def test_a_connection_that_says_nothing_is_closed(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    monkeypatch.setattr(process, "HEAD_READ_MS_MAX", SOON_MS)
+    async with open_door(broker.url, broker.js) as door, door.line() as line:
+        await line.send(before)
+        async with asyncio.timeout(5):
+            assert await line.closed()
+
+
+async def test_who_comes_when_all_connections_are_taken_waits_its_turn(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(process, "HEAD_READ_MS_MAX", SOON_MS)
+    async with open_door(broker.url, broker.js) as door, door.line() as first, door.line() as second:
+        for line in (first, second):
+            await line.send(request(sent=1))
+        await door.holds(2)
+        async with door.line() as third:
+            await third.send(request(delivery="third"))
+            reply = asyncio.create_task(third.reply())
+            done, _ = await asyncio.wait({reply}, timeout=0.2)
+            assert not done
+            await first.send(BODY[1:])
+            assert (await first.reply()).status == 200
+            assert (await reply).json()["delivery"] == "github:third"
+        await second.send(BODY[1:])
+        assert (await second.reply()).json()["duplicate"] is True
