@@ -57,9 +57,10 @@ async def _windows(given: Servers, url: str) -> list[list[float]]:
             while not await _answers(client):
                 await asyncio.sleep(POLL_S)
         connection = await asyncpg.connect(given.postgres["reader"])
-        windows = []
-        for n in range(WINDOWS + 1):
-            windows.append(await _window(client, connection, prepared[n * count : (n + 1) * count]))
+        windows = [
+            await _window(client, connection, prepared[n * count : (n + 1) * count])
+            for n in range(WINDOWS + 1)
+        ]
         await connection.close()
     return windows[1:]  # the first one warms up
 
