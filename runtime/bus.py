@@ -28,6 +28,7 @@ from contracts import delivery as wire
 from contracts.delivery import Delivery, UnreadableDelivery
 from runtime import streams
 from runtime.permissions import inbox_prefix
+from runtime.settings import BadSettings
 
 STREAM_FULL_CODES = {10047, 10054, 10077}
 """Not enough storage, message too large, maximum bytes: the stream takes no more."""
@@ -73,7 +74,7 @@ async def connect(
     """A connection that waits for one of the brokers that `url` names, and reconnects for ever.
 
     `on_lost` hears of every disconnection and error; `on_closed` is called if the client gives up for good,
-    after which only a new process helps.
+    after which only a new process helps. Raises BadSettings where `url` is no address.
     """
 
     async def report(error: Exception | None = None) -> None:
@@ -84,19 +85,25 @@ async def connect(
         if on_closed is not None:
             on_closed()
 
-    return await nats.connect(
-        servers(url),
-        name=f"odooops-{service}",
-        inbox_prefix=inbox_prefix(service),
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=streams.RECONNECT_WAIT_S,
-        connect_timeout=streams.CONNECT_S_MAX,
-        ping_interval=10,
-        max_outstanding_pings=2,
-        error_cb=report,
-        disconnected_cb=report,
-        closed_cb=closed,
-    )
+    try:
+        return await nats.connect(
+            servers(url),
+            name=f"odooops-{service}",
+            inbox_prefix=inbox_prefix(service),
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=streams.RECONNECT_WAIT_S,
+            connect_timeout=streams.CONNECT_S_MAX,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            error_cb=report,
+            disconnected_cb=report,
+            closed_cb=closed,
+        )
+    except (nats.errors.Error, ValueError):
+        # Said without the error, which may quote a part of the password.
+        raise BadSettings(
+            f"NATS_URL_{service.upper()}, or else NATS_URL, is no address like nats://user:password@host:4222"
+        ) from None
 
 
 async def store_delivery(js: JetStreamContext, delivery: Delivery) -> tuple[int, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -138,9 +139,20 @@ async def serve_ops(settings: Settings, ready: Ready) -> AsyncIterator[None]:
         yield
 
 
+async def before_stop(task: asyncio.Task[Any], stopping: asyncio.Event) -> bool:
+    """Whether `task` is done, as it may wait for ever, before the process is told to stop; else it is cancelled."""
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if task.done():
+        return True
+    task.cancel()
+    return False
+
+
 def lost(reason: str) -> None:
     """End the process at once: its broker client has given up for good, and only a new process helps."""
-    sys.stderr.write(f'{{"level": "critical", "event": "exiting", "reason": "{reason}"}}\n')
+    sys.stderr.write(json.dumps({"level": "critical", "event": "exiting", "reason": reason}) + "\n")
     sys.stderr.flush()
     os._exit(EXIT_LOST)
 

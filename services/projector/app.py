@@ -58,12 +58,23 @@ _CANNOT_BE_WRITTEN = (DBAPIError, LogTrimmed, RefoldTooWide, UnreadableDelivery)
 
 async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
     """Run until `stopping`."""
-    nc = await bus.connect(
-        settings.nats_for("projector"),
-        "projector",
-        on_lost=_logger_of(log, "broker"),
-        on_closed=lambda: None if stopping.is_set() else process.lost("the broker's client has given up"),
+    leaving = False
+
+    def given_up() -> None:
+        if not leaving:
+            process.lost("the broker's client has given up")
+
+    connecting = asyncio.create_task(
+        bus.connect(
+            settings.nats_for("projector"),
+            "projector",
+            on_lost=_logger_of(log, "broker"),
+            on_closed=given_up,
+        )
     )
+    if not await process.before_stop(connecting, stopping):
+        return
+    nc = connecting.result()
     engine = postgres.make_engine(settings.database_for("projector"), "projector")
     projector = Projector(nc, engine, PROVIDERS, log, stopping)
     try:
@@ -73,6 +84,7 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
                 group.create_task(projector.work())
         await projector.pull.close()
     finally:
+        leaving = True
         await nc.close()
         await engine.dispose()
 
