@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from contracts import builds, deployments, runs
 from contracts.envelope import RunEvent
+from contracts.registry import EVENTS
 from contracts.version import Version
 from read_models.port import KEY, LATEST, VERSION, Index, ReadModel, Statement, on
 
@@ -53,20 +53,7 @@ def _row(statement: Statement[RunEvent]) -> RunEventRow:
 READ_MODEL = ReadModel(
     name="run_events",
     row=RunEventRow,
-    folds=on(
-        builds.BuildQueued,
-        builds.BuildStarted,
-        builds.BuildFinished,
-        builds.BuildJobQueued,
-        builds.BuildJobStarted,
-        builds.BuildJobFinished,
-        deployments.DeploymentCreated,
-        deployments.DeploymentStatusChanged,
-        runs.RunQueued,
-        runs.RunStarted,
-        runs.RunFinished,
-        fold=_row,
-    ),
+    folds=on(*(event for event in EVENTS.values() if issubclass(event, RunEvent)), fold=_row),
     ref_column="ref",
     indexes=(Index("run_events_ref", ("ref",)), Index("run_events_occurred_at", ("occurred_at",), "brin")),
 )

@@ -39,18 +39,24 @@ class Understood:
 
 
 def understand(providers: Mapping[str, Provider], delivery: Delivery, seq: int | None = None) -> Understood:
-    """What `delivery` states, as stated at `seq` (default: its own sequence). Never raises for what a sender wrote."""
+    """What `delivery` states, as stated at `seq` (default: its own sequence).
+
+    Never raises for what a sender wrote: a mistake of ours parks one delivery and does not stop the log.
+    """
     provider = providers.get(delivery.source)
     if provider is None:
         return parked(delivery, "unknown_source", f"no provider is called {delivery.source!r}")
     try:
-        events = tuple(provider.normalize(delivery))
+        return _folded(delivery, tuple(provider.normalize(delivery)), delivery.seq if seq is None else seq)
     except Ignored as ignored:
         return Understood(delivery=delivery, status="ignored", reason=ignored.reason)
     except Unintelligible as error:
         return parked(delivery, error.reason, str(error))
-    except Exception as error:  # noqa: BLE001  # a bug in a normaliser parks one delivery; it must not stop the log
-        return parked(delivery, "normalizer_failed", f"{type(error).__name__} in normalize")
+    except Exception as error:  # noqa: BLE001  # see above; values stay out of the sentence
+        return parked(delivery, "not_understood", f"{type(error).__name__} while it was being understood")
+
+
+def _folded(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understood:
     if not events:
         return Understood(delivery=delivery, status="ignored", reason="no_events")
     latest_at = micros(delivery.received_at) + FUTURE_S_MAX * MICROSECONDS
@@ -59,7 +65,7 @@ def understand(providers: Mapping[str, Provider], delivery: Delivery, seq: int |
             return parked(
                 delivery, "future_time", f"{event.type} of {event.ref} lies more than 1 h after its receipt"
             )
-    return _stated(delivery, events, delivery.seq if seq is None else seq)
+    return _stated(delivery, events, seq)
 
 
 def _stated(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understood:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.registry import EVENTS
 from read_models.merge import join_all, joiner, merge_sql
+from read_models.platform_events import SERVICES
 from read_models.port import ReadModel
 from read_models.registry import READ_MODELS, TABLES
 from runtime.postgres import make_engine
@@ -45,6 +46,10 @@ def test_every_event_type_is_folded_somewhere() -> None:
     folded = {event for model in READ_MODELS for event in model.folds}
 
     assert set(EVENTS.values()) <= folded
+
+
+def test_every_family_of_events_belongs_to_a_part_of_the_platform() -> None:
+    assert {name.partition(".")[0] for name in EVENTS} == set(SERVICES)
 
 
 @EVERY

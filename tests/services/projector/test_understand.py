@@ -68,7 +68,7 @@ def test_a_normaliser_that_breaks_parks_one_delivery_and_tells_no_values() -> No
         {"github": replace(PROVIDERS["github"], normalize=broken)}, delivery("issues", b"{}", 1)
     )
 
-    assert ("parked", "normalizer_failed") == (understood.status, understood.reason)
+    assert ("parked", "not_understood") == (understood.status, understood.reason)
     assert "hunter2" not in str(understood.error)
 
 
