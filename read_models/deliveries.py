@@ -1,8 +1,9 @@
 """ops.deliveries: the ledger, one row per (source, identity, body) and what became of it.
 
-No event folds into it: the projector states what it made of a delivery. `status` is ranked, so that a
-delivery only ever gets further: a parked one may be projected by better code, a projected one may turn out
-to be in conflict with an earlier body, an operator has the last word.
+No event folds into it: the projector states what it made of a delivery. The message that stands first in the
+log decides, hence versions with a negated sequence. At one sequence `status` is ranked, so that a delivery only
+ever gets further: a parked one may be projected by better code, a projected one may turn out to be in conflict
+with an earlier body, an operator has the last word.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from read_models.port import (
     VERSION,
     Index,
     ReadModel,
+    latest,
 )
+
+OF_THE_FIRST = latest("first_version")
 
 Status = Literal["parked", "ignored", "projected", "conflict", "discarded", "redacted"]
 RANKS: dict[Status, int] = {
@@ -44,9 +48,10 @@ class DeliveryRow:
     source: Annotated[str, KEY]
     identity: Annotated[str, KEY]
     body_sha256: Annotated[str, KEY]
-    kind: Annotated[str | None, FACT] = None
-    via: Annotated[str | None, FACT] = None
-    verified_by: Annotated[str | None, FACT] = None
+    first_version: Annotated[Version, VERSION] = ()
+    kind: Annotated[str | None, OF_THE_FIRST] = None
+    via: Annotated[str | None, OF_THE_FIRST] = None
+    verified_by: Annotated[str | None, OF_THE_FIRST] = None
     """Name of the secret that vouched for it, never its value."""
     body_bytes: Annotated[int | None, FACT] = None
     received_at: Annotated[datetime | None, EARLIEST] = None

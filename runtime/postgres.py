@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from asyncpg import exceptions as pg
-from sqlalchemy import make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy import URL, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from runtime.settings import BadSettings
 
 POOL_CONNECTIONS_MAX = 6
 CONNECT_S_MAX = 5
@@ -22,28 +24,41 @@ _OUTAGE_CLASSES = (
     "57",  # shut down, cancelled
     "58",  # I/O error of the server
     "28",  # login refused
-    "42501",  # a right is missing
+    "42",  # a table, column or right is missing: code and migrations differ, which is not the data's fault
+    "0A",  # a cached plan outlived a migration
     "25006",  # read-only
 )
 
 
 def make_engine(url: str, application: str) -> AsyncEngine:
     """An engine for a `postgresql://` address; connections are made when first needed."""
-    address = make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+asyncpg")
-    # libpq's name for it, which every provider prints in its addresses; asyncpg calls it otherwise.
-    if (mode := address.query.get("sslmode")) is not None:
-        address = address.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    try:
+        address = _address(url)
+    except (ArgumentError, ValueError):
+        # Said without the error, which may quote a part of the password.
+        raise BadSettings(
+            f"the database address of {application} is none like postgresql://user:password@host:5432/name"
+        ) from None
     return create_async_engine(
         address,
         pool_size=POOL_CONNECTIONS_MAX,
         max_overflow=0,
         pool_pre_ping=False,
+        hide_parameters=True,
         connect_args={
             "timeout": CONNECT_S_MAX,
             "command_timeout": STATEMENT_S_MAX,
             "server_settings": {"application_name": f"odooops-{application}", "jit": "off"},
         },
     )
+
+
+def _address(url: str) -> URL:
+    address = make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+asyncpg")
+    # libpq's name for it, which every provider prints in its addresses; asyncpg calls it otherwise.
+    if (mode := address.query.get("sslmode")) is not None:
+        address = address.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    return address
 
 
 def is_outage(error: BaseException) -> bool:

@@ -54,7 +54,7 @@ class Pull:
         """
         async with self._turn:
             await self._ask()
-            if not self._messages:
+            if not self._messages and self._failure is None:
                 self._arrived.clear()
                 try:
                     await asyncio.wait_for(self._arrived.wait(), wait_s)

@@ -67,6 +67,13 @@ EVENT_PUBLISH_WINDOW = 64
 FUTURE_S_MAX = 3600
 """A provider time further ahead of received-at parks its delivery: one mad clock must not freeze a row."""
 
+EVENT_BYTES_MAX = INLINE_BODY_BYTES_MAX
+"""JSON of one event; with its headers it stays below MESSAGE_BYTES_MAX. A larger one parks its delivery."""
+REF_CHARS_MAX = 1_000
+"""A ref is indexed, and stands in a header."""
+LARGE_BODIES_AT_ONCE = 2
+"""Bodies that a process fetches from the object store and understands at the same time."""
+
 # The notifier.
 NOTIFIER_ACK_WAIT_S = 60.0
 NOTIFIER_MAX_ACK_PENDING = 50

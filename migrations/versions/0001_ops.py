@@ -25,6 +25,7 @@ CREATE TABLE ops.deliveries (
     source text COLLATE "C" NOT NULL,
     identity text COLLATE "C" NOT NULL,
     body_sha256 text COLLATE "C" NOT NULL,
+    first_version bigint[] DEFAULT '{}' NOT NULL,
     kind text COLLATE "C",
     via text COLLATE "C",
     verified_by text COLLATE "C",

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -53,7 +54,7 @@ ROW_SECONDS = Histogram(
 OUTAGE_WAIT_S_MIN = 0.1
 
 _BROKER_ERRORS = (nats.errors.Error, APIError, OSError)
-_CANNOT_BE_WRITTEN = (DBAPIError, LogTrimmed, RefoldTooWide, UnreadableDelivery)
+_CANNOT_BE_WRITTEN = (DBAPIError, LogTrimmed, RefoldTooWide, UnreadableDelivery, TypeError)
 
 
 async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
@@ -106,6 +107,7 @@ class Projector:
         self.providers = providers
         self.log = log
         self.stopping = stopping
+        self._large_bodies = asyncio.Semaphore(streams.LARGE_BODIES_AT_ONCE)
         self.pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, streams.FETCH_COUNT)
         self.writer = Writer(engine, Sql.of(), providers, lambda seq: bus.read_delivery(self.js, seq))
 
@@ -166,8 +168,12 @@ class Projector:
         if isinstance(error, DBAPIError):
             state = getattr(error.orig, "sqlstate", None)
             reason, sentence = "write_refused", f"Postgres refused its rows ({state})"
+        elif isinstance(error, TypeError):
+            reason, sentence = "write_refused", "its rows have no JSON form"
         self.log.error("parked", delivery=poison.delivery.name, seq=poison.delivery.seq, reason=reason)
-        return await self.fold([parked(poison.delivery, reason, sentence)])
+        return await self.fold(
+            [replace(parked(poison.delivery, reason, sentence), body_bytes=poison.body_bytes)]
+        )
 
     async def _publish(self, events: Sequence[Message]) -> bool:
         await bus.publish_all(self.nc, streams.EVENTS, events)
@@ -176,13 +182,15 @@ class Projector:
     async def _read(self, message: Msg) -> Understood | None:
         """What a message means; None where the process is to stop before its body could be fetched."""
         seq = bus.sequence_of(message)
-        try:
-            delivery = await self._patiently(
-                "nats", lambda: bus.delivery_of(self.js, message.subject, message.headers, message.data, seq)
-            )
-        except UnreadableDelivery as error:
-            return parked(_placeholder(message, seq), "unreadable", str(error))
-        return None if delivery is None else understand(self.providers, delivery)
+        headers = message.headers or {}
+        async with self._large_bodies if wire.BODY_OBJECT in headers else nullcontext():
+            try:
+                delivery = await self._patiently(
+                    "nats", lambda: bus.delivery_of(self.js, message.subject, headers, message.data, seq)
+                )
+            except UnreadableDelivery as error:
+                return parked(_named(message, seq), "unreadable", str(error))
+            return None if delivery is None else understand(self.providers, delivery)
 
     async def _patiently(self, server: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
         """What `attempt` returns, tried again while `server` is away; None where the process is to stop."""
@@ -247,8 +255,16 @@ def _messages(settled: Sequence[Understood]) -> list[Message]:
     return list(events.values())
 
 
+def _named(message: Msg, seq: int) -> Delivery:
+    """Enough of an unreadable message for the ledger to name it: by its own headers, where only the body is amiss."""
+    try:
+        return wire.from_message(message.subject, message.headers or {}, message.data, seq)
+    except UnreadableDelivery:
+        return _placeholder(message, seq)
+
+
 def _placeholder(message: Msg, seq: int) -> Delivery:
-    """Enough of a message that is no delivery of ours for the ledger to name it."""
+    """A message that is no delivery of ours, as if it were."""
     tokens = [clean(token)[: wire.TOKEN_CHARS_MAX] for token in message.subject.split(".")]
     return Delivery(
         source=tokens[1] if len(tokens) > 1 else "unknown",

@@ -79,7 +79,7 @@ def _settle_identity(
             settled.ledger.append(copy_row(delivery, tried_at))
         else:
             settled.ledger.append(ledger_row(in_conflict(understood), tried_at))
-    if first_seq == first.seq and any(row.stream_seq > first_seq for row in known):
+    if known and first.seq < min(row.stream_seq for row in known):
         settled.refold.update(group[0].refs)
         for row in known:
             settled.refold.update(row.refs)
@@ -93,7 +93,7 @@ def _demoted(identity: Identity, row: Known) -> DeliveryRow:
         source=source,
         identity=name,
         body_sha256=row.body_sha256,
-        version=(RANKS["conflict"],),
+        version=(-row.stream_seq, RANKS["conflict"]),
         status="conflict",
         reason="another_body_came_first",
         refs=[],

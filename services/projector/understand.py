@@ -15,7 +15,7 @@ from providers.port import Ignored, Provider, Unintelligible
 from read_models.deliveries import RANKS, DeliveryRow, Status
 from read_models.port import Statement
 from read_models.registry import FOLDS
-from runtime.streams import FUTURE_S_MAX
+from runtime.streams import EVENT_BYTES_MAX, FUTURE_S_MAX, REF_CHARS_MAX
 
 REFS_PER_DELIVERY_MAX = 1_000
 ERROR_CHARS_MAX = 500
@@ -29,6 +29,8 @@ class Understood:
     """A delivery, what it states, and how it ended: `reason` is a slug, `error` a sentence."""
 
     delivery: Delivery
+    """Without its body, once that was understood: a batch of large ones must not stay in memory."""
+    body_bytes: int
     status: Status
     reason: str | None = None
     error: str | None = None
@@ -49,7 +51,7 @@ def understand(providers: Mapping[str, Provider], delivery: Delivery, seq: int |
     try:
         return _folded(delivery, tuple(provider.normalize(delivery)), delivery.seq if seq is None else seq)
     except Ignored as ignored:
-        return Understood(delivery=delivery, status="ignored", reason=ignored.reason)
+        return _without_body(delivery, status="ignored", reason=ignored.reason)
     except Unintelligible as error:
         return parked(delivery, error.reason, str(error))
     except Exception as error:  # noqa: BLE001  # see above; values stay out of the sentence
@@ -58,7 +60,7 @@ def understand(providers: Mapping[str, Provider], delivery: Delivery, seq: int |
 
 def _folded(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understood:
     if not events:
-        return Understood(delivery=delivery, status="ignored", reason="no_events")
+        return _without_body(delivery, status="ignored", reason="no_events")
     latest_at = micros(delivery.received_at) + FUTURE_S_MAX * MICROSECONDS
     for event in events:
         if event.moment[1] > latest_at or micros(event.occurred_at) > latest_at:
@@ -73,12 +75,21 @@ def _stated(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understo
     rows: list[tuple[str, Any]] = []
     refs: set[str] = set()
     for n, event in enumerate(events):
+        if len(event.ref) > REF_CHARS_MAX:
+            return parked(
+                delivery, "ref_too_long", f"a ref of {event.type} has over {REF_CHARS_MAX} characters"
+            )
+        data = event.model_dump_json().encode()
+        if len(data) > EVENT_BYTES_MAX:
+            return parked(
+                delivery, "event_too_large", f"{event.type} has over {EVENT_BYTES_MAX} bytes as JSON"
+            )
         statement = Statement(
             event=event,
             version=version(event.moment, seq, n),
             delivery=delivery.name,
             received_at=delivery.received_at,
-            data=event.model_dump_json().encode(),
+            data=data,
         )
         statements.append(statement)
         refs.add(event.ref)
@@ -92,8 +103,8 @@ def _stated(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understo
         return parked(
             delivery, "too_many_refs", f"it names {len(refs)} things, at most {REFS_PER_DELIVERY_MAX}"
         )
-    return Understood(
-        delivery=delivery,
+    return _without_body(
+        delivery,
         status="projected",
         statements=tuple(statements),
         rows=tuple(rows),
@@ -103,7 +114,11 @@ def _stated(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understo
 
 def parked(delivery: Delivery, reason: str, error: str) -> Understood:
     """`delivery` set aside: visible, retryable, and in nobody's way."""
-    return Understood(delivery=delivery, status="parked", reason=reason, error=clean(error)[:ERROR_CHARS_MAX])
+    return _without_body(delivery, status="parked", reason=reason, error=clean(error)[:ERROR_CHARS_MAX])
+
+
+def _without_body(delivery: Delivery, **ended: Any) -> Understood:
+    return Understood(delivery=replace(delivery, body=b""), body_bytes=len(delivery.body), **ended)
 
 
 def in_conflict(understood: Understood) -> Understood:
@@ -122,6 +137,10 @@ def copy_row(delivery: Delivery, tried_at: datetime) -> DeliveryRow:
         received_at=delivery.received_at,
         stream_seq=delivery.seq,
         last_seq=delivery.seq,
+        first_version=(-delivery.seq,),
+        kind=delivery.kind,
+        via=delivery.via,
+        verified_by=delivery.verified_by,
         attempts=1,
         first_tried_at=tried_at,
     )
@@ -137,11 +156,12 @@ def ledger_row(understood: Understood, tried_at: datetime) -> DeliveryRow:
         kind=delivery.kind,
         via=delivery.via,
         verified_by=delivery.verified_by,
-        body_bytes=len(delivery.body),
+        body_bytes=understood.body_bytes,
         received_at=delivery.received_at,
         stream_seq=delivery.seq,
         last_seq=delivery.seq,
-        version=(RANKS[understood.status],),
+        first_version=(-delivery.seq,),
+        version=(-delivery.seq, RANKS[understood.status]),
         status=understood.status,
         reason=understood.reason,
         refs=list(understood.refs),

@@ -77,7 +77,7 @@ def test_an_earlier_body_that_comes_late_demotes_the_other_and_refolds_both() ->
     assert "github:old/ref#1" in result.refold
     assert {"github:Codertocat/Hello-World#1"} <= result.refold
     demoted = [row for row in result.ledger if row.body_sha256 == b(9).body_sha256]
-    assert [("conflict", (RANKS["conflict"],))] == [(row.status, row.version) for row in demoted]
+    assert [("conflict", (-9, RANKS["conflict"]))] == [(row.status, row.version) for row in demoted]
 
 
 def test_an_earlier_copy_that_comes_late_refolds_because_versions_hold_the_least_sequence() -> None:
