@@ -91,10 +91,21 @@ class Stored:
     duplicate: bool
 
 
-ShapeAnswer = Callable[[Stored | Refused], Answer]
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request was, besides its body: `method` as sent, `headers` by lower-cased name."""
+
+    method: str
+    headers: Mapping[str, str]
 
 
-def answer(outcome: Stored | Refused) -> Answer:
+ShapeAnswer = Callable[[Stored | Refused, Asked], Answer]
+"""The answer to what became of a request. Any method but POST comes here as Refused(405): a provider whose
+sender asks before it posts (OPTIONS) answers that here, from the headers; one whose sender wants a word of its
+body back finds the body in `Stored.delivery`."""
+
+
+def answer(outcome: Stored | Refused, asked: Asked) -> Answer:
     """The answer that a sender gets unless its provider shapes its own."""
     if isinstance(outcome, Stored):
         return Answer(

@@ -189,7 +189,7 @@ GRANT SELECT ON ops.deliveries, ops.builds, ops.deployments, ops.work_items, ops
     TO odooops_reader;
 GRANT SELECT (event_id, version, event_type, ref, source, service, env, level, message, actor, correlation_id,
     occurred_at, received_at, delivery) ON ops.platform_events TO odooops_reader;
-GRANT USAGE ON SCHEMA notify TO odooops_notifier, odooops_reader, odooops_operator;
+GRANT USAGE ON SCHEMA notify TO odooops_notifier, odooops_reader, odooops_reader_pii, odooops_operator;
 GRANT SELECT ON public.alembic_version TO odooops_projector, odooops_notifier, odooops_reader,
     odooops_reader_pii, odooops_operator;
 """

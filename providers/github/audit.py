@@ -21,6 +21,8 @@ from providers.github.payloads import (
 from providers.port import Ignored
 
 PUSH_COMMITS_MAX = 2048
+REPOSITORIES_MAX = 200
+"""Names of repositories that an event carries; the delivery has them all."""
 """GitHub lists no more commits than these in one push."""
 
 FIRST, LATER, LAST = 0, 1, 2
@@ -99,7 +101,9 @@ def installation(payload: InstallationPayload, delivery: Delivery) -> list[Event
             installation_id=installed.id,
             account=(account.login or account.slug) if account else None,
             app=installed.app_slug or None,
-            repositories=[repository.full_name for repository in payload.repositories or []],
+            repositories=[
+                repository.full_name for repository in (payload.repositories or [])[:REPOSITORIES_MAX]
+            ],
         )
     ]
 

@@ -22,6 +22,7 @@ from providers.github.payloads import Commit, RunId, WorkflowJobPayload, Workflo
 from providers.port import Ignored
 
 FIRST_ATTEMPT = 1
+FIRST_LINE_CHARS_MAX = 500
 
 QUEUED, RUNNING, FINISHED = 0, 1, 2
 ACTION_RANKS: Mapping[str, int] = {
@@ -144,7 +145,7 @@ def first_line(commit: Commit | None) -> str | None:
     """The first line of a commit's message; None where there is no commit or no message."""
     if commit is None or not commit.message:
         return None
-    return commit.message.partition("\n")[0].rstrip("\r")
+    return commit.message.partition("\n")[0].rstrip("\r")[:FIRST_LINE_CHARS_MAX]
 
 
 def _rank(action: str, conclusion: str | None) -> int:

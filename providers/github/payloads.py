@@ -1,6 +1,7 @@
 """The fields of GitHub's payloads that we use, and no others: pydantic skips the rest without building it.
 
 What old captures lack has a default; what gives a thing its name (ids, numbers, full names) has none.
+A list gives up at its first wrong item: a body of a million wrong ones must not fill the memory with complaints.
 A field typed `None` belongs to the body of another event: where it is filled, header and body do not match.
 Payloads in full: https://docs.github.com/en/webhooks/webhook-events-and-payloads
 """
@@ -81,7 +82,7 @@ class WorkflowRun(RunId):
     head_sha: str | None = None
     head_commit: Commit | None = None
     event: str | None = None
-    pull_requests: list[Numbered] | None = None
+    pull_requests: list[Numbered] | None = Field(default=None, fail_fast=True)
     status: str | None = None
     conclusion: str | None = None
     html_url: str | None = None
@@ -107,7 +108,7 @@ class WorkflowJob(Upstream):
     status: str | None = None
     conclusion: str | None = None
     runner_name: str | None = None
-    labels: list[str] | None = None
+    labels: list[str] | None = Field(default=None, fail_fast=True)
     html_url: str | None = None
     created_at: AwareDatetime | None = None
     started_at: AwareDatetime | None = None
@@ -204,9 +205,9 @@ class Item(Upstream):
     number: Int64
     title: str | None = None
     state: str | None = None
-    labels: list[Label] | None = None
+    labels: list[Label] | None = Field(default=None, fail_fast=True)
     assignee: Account | None = None
-    assignees: list[Account] | None = None
+    assignees: list[Account] | None = Field(default=None, fail_fast=True)
     milestone: Titled | None = None
     user: Account | None = None
     html_url: str | None = None
@@ -298,7 +299,7 @@ class PushPayload(Payload):
     created: bool = False
     deleted: bool = False
     forced: bool = False
-    commits: list[Upstream] | None = None
+    commits: list[Upstream] | None = Field(default=None, fail_fast=True)
     head_commit: Commit | None = None
     compare: str | None = None
     pusher: Named | None = None
@@ -370,12 +371,12 @@ class Installation(Upstream):
 class InstallationPayload(Payload):
     action: str
     installation: Installation
-    repositories: list[Repository] | None = None
+    repositories: list[Repository] | None = Field(default=None, fail_fast=True)
 
 
 class Hook(Upstream):
     id: Int64
-    events: list[str] | None = None
+    events: list[str] | None = Field(default=None, fail_fast=True)
     active: bool | None = None
     updated_at: AwareDatetime | None = None
 

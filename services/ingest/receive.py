@@ -20,7 +20,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import Receive, Scope, Send
 
 from contracts.delivery import Delivery, MalformedName, body_sha256, require_ascii
-from providers.port import Answer, Provider, Receipt, Refused, Secret, Stored, answer
+from providers.port import Answer, Asked, Provider, Receipt, Refused, Secret, Stored, answer
 from runtime import bus, streams
 from services.ingest.body import Body, Memory, SenderLeft
 from services.ingest.seldom import Seldom
@@ -77,7 +77,7 @@ class Receiver:
             body.release()
         if isinstance(outcome, Refused):
             await body.drain()
-        await self._answer(source, outcome, send)
+        await self._answer(source, outcome, Asked(scope["method"], headers), send)
         SECONDS.observe(time.perf_counter() - started)
 
     async def _outcome(
@@ -142,9 +142,9 @@ class Receiver:
         known = ", ".join(sorted(self._endpoints)) or "none"
         raise Refused(404, "unknown_source", f"no such source, known sources: {known}")
 
-    async def _answer(self, source: str, outcome: Stored | Refused, send: Send) -> None:
+    async def _answer(self, source: str, outcome: Stored | Refused, asked: Asked, send: Send) -> None:
         endpoint = self._endpoints.get(source)
-        shaped = (answer if endpoint is None else endpoint.provider.answer)(outcome)
+        shaped = (answer if endpoint is None else endpoint.provider.answer)(outcome, asked)
         label = self._label(source)
         if isinstance(outcome, Refused):
             reason = outcome.reason

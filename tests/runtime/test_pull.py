@@ -68,6 +68,18 @@ async def test_a_deleted_consumer_is_an_error_and_not_a_silence(broker: Broker) 
     await nc.close()
 
 
+async def test_a_failure_between_two_fetches_is_told_at_once(broker: Broker) -> None:
+    nc = await bus.connect(broker.url("projector"), "projector")
+    pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 10)
+    assert [] == await pull.fetch(0.05)
+    await broker.js.delete_consumer(streams.DELIVERIES, streams.PROJECTOR)
+    await asyncio.wait_for(_until_failed(pull), SOON_S)
+
+    with pytest.raises(ConsumerGone):
+        await asyncio.wait_for(pull.fetch(LONG_S), SOON_S)
+    await nc.close()
+
+
 async def test_what_was_pulled_and_not_fetched_goes_back_at_once(broker: Broker) -> None:
     await stored(broker, 3)
     first = await bus.connect(broker.url("projector"), "projector")
@@ -89,4 +101,9 @@ async def test_what_was_pulled_and_not_fetched_goes_back_at_once(broker: Broker)
 
 async def _until_pulled(broker: Broker, count: int) -> None:
     while (await broker.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)).num_ack_pending < count:
+        await asyncio.sleep(0.01)
+
+
+async def _until_failed(pull: Pull) -> None:
+    while pull._failure is None:
         await asyncio.sleep(0.01)

@@ -256,3 +256,10 @@ def test_any_value_anywhere_is_understood_ignored_or_parked(
         events = normalized(path.parent.name, body)
     assert events == [decode(event.type, event.model_dump_json().encode()) for event in events]
     assert len(events) == len({event.id for event in events})
+
+
+def test_a_thousand_wrong_items_make_one_complaint() -> None:
+    body = sample("issues.opened.15")
+    body["issue"]["labels"] = [0] * 1_000
+
+    assert "more" not in str(parked("issues", body))

@@ -14,7 +14,7 @@ import pytest
 
 from contracts.ssot import ProviderFile
 from providers.github import PROVIDER
-from providers.port import Answer, Receipt, Refused, Secret, Stored
+from providers.port import Answer, Asked, Receipt, Refused, Secret, Stored
 from runtime.settings import BadSettings
 from services.ingest.app import open_endpoints
 from services.ingest.receive import Endpoint
@@ -117,7 +117,13 @@ async def test_the_body_is_verified_while_it_streams(broker: Broker) -> None:
 
 
 async def test_a_provider_may_shape_its_own_answers(broker: Broker) -> None:
-    def shape(outcome: Stored | Refused) -> Answer:
+    def shape(outcome: Stored | Refused, asked: Asked) -> Answer:
+        if asked.method == "OPTIONS":
+            return Answer(
+                status=200,
+                body={},
+                headers={"webhook-allowed-origin": asked.headers["webhook-request-origin"]},
+            )
         if isinstance(outcome, Stored):
             return Answer(status=202, body={"text": outcome.delivery.name}, headers={"x-own": "1"})
         return Answer(status=200, body={"text": outcome.reason})
@@ -129,6 +135,8 @@ async def test_a_provider_may_shape_its_own_answers(broker: Broker) -> None:
         taken = await door.post()
         assert (taken.status_code, taken.json()) == (202, {"text": "github:d-1"})
         assert (taken.headers["x-own"], taken.headers["content-type"]) == ("1", "application/json")
+        asked = await door.client.request("OPTIONS", PATH, headers={"WebHook-Request-Origin": "example.org"})
+        assert (asked.status_code, asked.headers["webhook-allowed-origin"]) == (200, "example.org")
 
 
 async def test_a_mistake_of_ours_is_answered_in_json_and_logged(broker: Broker) -> None:

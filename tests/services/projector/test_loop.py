@@ -178,6 +178,34 @@ async def test_kill_9_loses_and_doubles_nothing(
     assert len(ids) == len(set(ids)) == len(found["platform_events"])
 
 
+async def test_a_missing_column_is_waited_for_and_parks_nothing(
+    broker: Broker, engine: AsyncEngine, database: Database
+) -> None:
+    """Code may start before its migration has run."""
+    await asyncio.to_thread(execute_in, database, "ALTER TABLE ops.work_items RENAME COLUMN title TO later")
+    await store_batch(broker, log(paths("issues")))
+    async with projecting(broker, engine):
+        await until(lambda: taken(broker), "the batch is in the projector's hands")
+        await asyncio.to_thread(
+            execute_in, database, "ALTER TABLE ops.work_items RENAME COLUMN later TO title"
+        )
+        await until(lambda: drained(broker), "the log is drained")
+
+    assert 0 == await count(engine, "deliveries", "status = 'parked'")
+
+
+async def test_a_delivery_whose_large_body_is_missing_is_parked_under_its_own_name(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    large = delivery("issues", b"{" + b" " * streams.INLINE_BODY_BYTES_MAX + b"}", 0, "large")
+    await store(broker, [large])
+    await broker.js.purge_stream(streams.BODIES_STREAM)
+
+    await project_all(broker, engine)
+
+    assert 1 == await count(engine, "deliveries", "identity = 'large' AND reason = 'unreadable'")
+
+
 async def test_rows_wait_for_postgres_and_appear_when_it_is_back(
     broker: Broker, engine: AsyncEngine, database: Database
 ) -> None:
@@ -198,6 +226,11 @@ async def test_a_broker_that_lost_the_consumer_is_a_problem_and_not_a_silence(
         assert {} == await projector.problems()
         await broker.js.delete_consumer(streams.DELIVERIES, streams.PROJECTOR)
         assert {"consumer"} == set(await projector.problems())
+
+
+def execute_in(database: Database, statement: str) -> None:
+    """Run a statement in a test's own database, as its owner."""
+    database.server.execute(statement, database=database.name)
 
 
 async def _let_in(database: Database, allowed: bool) -> None:

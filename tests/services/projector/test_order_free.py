@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -31,6 +32,9 @@ FAMILIES = (
 )
 
 
+KINDS = ("new", "new", "copy", "copy under another header", "redelivered", "conflict")
+
+
 @st.composite
 def logs(draw: st.DrawFn) -> list[Delivery]:
     """A short log of real deliveries with re-deliveries, copies and conflicting bodies among them."""
@@ -39,11 +43,18 @@ def logs(draw: st.DrawFn) -> list[Delivery]:
     for seq, path in enumerate(chosen, 1):
         (fresh,) = log([path], seq)
         earlier = draw(st.sampled_from(made)) if made else None
-        kind = draw(st.sampled_from(("new", "new", "copy", "redelivered", "conflict"))) if earlier else "new"
+        kind = draw(st.sampled_from(KINDS)) if earlier else "new"
         if earlier is None or kind == "new":
             made.append(fresh)
         elif kind == "copy":
             made.append(at(earlier, seq))
+        elif kind == "copy under another header":
+            # The event's header is not signed, and secrets rotate.
+            other = draw(st.sampled_from(("push", "issues", "sponsorship")))
+            kept = {**earlier.headers, "x-github-event": other}
+            made.append(
+                replace(at(earlier, seq), kind=other, headers=kept, verified_by="GITHUB_WEBHOOK_SECRET_2")
+            )
         elif kind == "redelivered":
             made.append(at(earlier, seq, f"guid-again-{seq}"))
         else:

@@ -86,3 +86,10 @@ def test_an_earlier_copy_that_comes_late_refolds_because_versions_hold_the_least
     assert [5] == [each.delivery.seq for each in result.fold]
     assert result.refold
     assert ["projected"] == [row.status for row in result.ledger]
+
+
+def test_a_first_body_that_comes_again_beside_its_conflict_refolds_nothing() -> None:
+    result = settled([a(5)], [known(a(5)), known(b(9))])
+
+    assert [5] == [each.delivery.seq for each in result.fold]
+    assert set() == result.refold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -13,6 +14,7 @@ from contracts.envelope import Event
 from providers.registry import PROVIDERS
 from read_models.port import ReadModel
 from read_models.registry import READ_MODELS
+from runtime import streams
 from services.projector.understand import ledger_row, understand
 from tests.samples import RECEIVED_AT, body, delivery, log, paths
 
@@ -70,6 +72,48 @@ def test_a_normaliser_that_breaks_parks_one_delivery_and_tells_no_values() -> No
 
     assert ("parked", "not_understood") == (understood.status, understood.reason)
     assert "hunter2" not in str(understood.error)
+
+
+def test_a_read_model_that_breaks_parks_one_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("services.projector.understand.version", broken)
+    understood = understand(PROVIDERS, delivery("issues", body("issues.opened.15"), 1))
+
+    assert ("parked", "not_understood") == (understood.status, understood.reason)
+
+
+def test_an_event_larger_than_a_message_parks_and_is_never_published() -> None:
+    long = body("issues.opened.15").replace(b"Spelling error", b"x" * streams.EVENT_BYTES_MAX)
+    understood = understand(PROVIDERS, delivery("issues", long, 1))
+
+    assert ("parked", "event_too_large", ()) == (understood.status, understood.reason, understood.statements)
+
+
+def test_a_ref_too_long_for_an_index_parks() -> None:
+    long = body("issues.opened.15").replace(b"Codertocat/Hello-World", b"x" * streams.REF_CHARS_MAX)
+    understood = understand(PROVIDERS, delivery("issues", long, 1))
+
+    assert ("parked", "ref_too_long") == (understood.status, understood.reason)
+
+
+@pytest.mark.parametrize("count", [3, 5_000])
+def test_an_installation_of_any_number_of_repositories_is_projected(count: int) -> None:
+    payload = json.loads(body("installation.created.01"))
+    payload["repositories"] = [
+        {"id": n, "full_name": f"an-organisation/a-repository-{n}"} for n in range(count)
+    ]
+    understood = understand(PROVIDERS, delivery("installation", json.dumps(payload).encode(), 1))
+
+    assert "projected" == understood.status
+
+
+def test_a_body_leaves_memory_once_it_was_understood() -> None:
+    raw = body("issues.opened.15")
+    understood = understand(PROVIDERS, delivery("issues", raw, 1))
+
+    assert (b"", len(raw)) == (understood.delivery.body, understood.body_bytes)
 
 
 def test_versions_carry_the_sequence_and_the_ordinal() -> None:
