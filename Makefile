@@ -3,7 +3,7 @@
 PYTHON ?= python3
 UV ?= uv
 TEST_WORKERS ?= 2
-DATA_DIR ?= .odooops
+DATA_DIR ?= $(or $(ODOOOPS_DATA_DIR),.odooops)
 
 BIN := .venv/bin
 COMPILE := $(UV) pip compile pyproject.toml --quiet --no-config --universal --python-version 3.11 \

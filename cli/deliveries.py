@@ -18,6 +18,7 @@ from cli.asked import Filters
 from cli.database import READER, DatabaseAway, DatabaseRefused, reading
 from cli.reach import Servers, Trouble
 from contracts.delivery import Delivery, UnreadableDelivery
+from providers.registry import PROVIDERS
 from runtime import bus
 from runtime.bus import BrokerAway, LogTrimmed
 from runtime.settings import BadSettings
@@ -26,6 +27,7 @@ BODY_SHOWN_CHARS_MAX = 20_000
 REFS_SHOWN_MAX = 3
 NAME_CHARS = 18
 STATEMENT_MS_MAX = 10_000
+SEQ_MAX = 2**63 - 1
 
 _AGE = re.compile(r"(\d{1,6})\s*(s|m|h|d|w)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -47,6 +49,7 @@ _BY_SEQ = f"SELECT {_COLUMNS} FROM ops.deliveries WHERE stream_seq = :seq OR las
 _BY_NAME = f"""
 SELECT {_COLUMNS} FROM ops.deliveries WHERE source = :source AND identity = :identity ORDER BY stream_seq
 """  # noqa: S608
+_SOURCES = "SELECT DISTINCT source FROM ops.deliveries"
 
 
 class NoSuchDelivery(Trouble):
@@ -55,6 +58,7 @@ class NoSuchDelivery(Trouble):
 
 async def list_(servers: Servers, filters: Filters, as_json: bool) -> None:
     """Print the newest deliveries first."""
+    await _require_source(servers, filters.source)
     rows = await _ask(
         servers,
         _LIST,
@@ -96,12 +100,16 @@ def _listed(row: dict[str, Any]) -> tuple[object, ...]:
 
 async def show(servers: Servers, name: str, as_json: bool, raw: bool) -> None:
     """Print what the ledger says of a delivery, and the delivery itself as the log holds it."""
+    _require_name(name)
     known, doubt = await _known(servers, name)
     sequences = [int(name)] if _is_sequence(name) else [row["stream_seq"] for row in known]
     if not sequences and doubt is not None:
         raise DatabaseAway(f"{doubt}; without the ledger a delivery is found by its sequence only")
     if not sequences:
-        raise NoSuchDelivery(f"the ledger has no delivery {name}: see `odooops deliveries list`")
+        raise NoSuchDelivery(
+            f"the ledger has no delivery {name}: see `odooops deliveries list`, or the projector has not come "
+            "to it yet (`odooops status` shows the lag)"
+        )
     stored = [await _stored(servers, seq) for seq in sequences]
     if not known and isinstance(stored[0], str):
         raise NoSuchDelivery(f"{doubt or f'the ledger has no delivery {name}'}; of the log: {stored[0]}")
@@ -130,6 +138,26 @@ def since(given: str, now: datetime) -> datetime:
             f"--since {given}: give an age like 90m, 6h or 2d, or a time like 2026-01-31T12:00"
         ) from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+async def _require_source(servers: Servers, source: str | None) -> None:
+    """Raise BadSettings where `source` is none of the providers and the ledger has nothing of it either."""
+    if source is None or source in PROVIDERS:
+        return
+    known = set(PROVIDERS) | {row["source"] for row in await _ask(servers, _SOURCES, {})}
+    if source not in known:
+        raise BadSettings(f"no source is called {source}: known are {', '.join(sorted(known))}")
+
+
+def _require_name(name: str) -> None:
+    """Raise BadSettings where `name` is neither a sequence nor SOURCE:IDENTITY."""
+    if _is_sequence(name):
+        digits = name.lstrip("0")
+        if not digits or len(digits) > len(str(SEQ_MAX)) or int(digits) > SEQ_MAX:
+            raise BadSettings(f"{name[:40]} is no sequence: one is 1 to {SEQ_MAX}")
+    elif ":" not in name:
+        guesses = " or ".join(f"{source}:{name}" for source in sorted(PROVIDERS))
+        raise BadSettings(f"{name} is neither a sequence nor SOURCE:IDENTITY: try {guesses}")
 
 
 def _is_sequence(name: str) -> bool:

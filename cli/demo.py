@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import text
@@ -100,10 +101,12 @@ async def _tell(servers: Servers, running: State, samples: Sequence[Sample]) -> 
             out.print()
             out.print(terminal.table(list(found.keys()), rows, title=f"ops.{name}", cell_chars_max=48))
         messages = await connection.execute(
-            text("SELECT status, text FROM notify.messages ORDER BY occurred_at, ref, kind LIMIT :limit"),
+            text(
+                "SELECT status, text, occurred_at FROM notify.messages ORDER BY occurred_at, ref, kind LIMIT :limit"
+            ),
             {"limit": ROWS_SHOWN_MAX},
         )
-        _print_messages([(row.status, row.text) for row in messages])
+        _print_messages([(row.status, row.text, row.occurred_at) for row in messages])
     _print_next(servers, running)
 
 
@@ -152,13 +155,17 @@ async def _settled(servers: Servers, running: State, samples: Sequence[Sample]) 
             await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _print_messages(messages: Sequence[tuple[str, str]]) -> None:
+def _print_messages(messages: Sequence[tuple[str, str, datetime]]) -> None:
     out = terminal.console()
     out.print("\nSlack messages", style="italic")
     if not messages:
         out.print("  none")
-    for status, said in messages:
-        word = "would have been posted" if status == "dry_run" else status
+    too_old = datetime.now(UTC) - timedelta(seconds=streams.NOTIFY_AGE_S_MAX)
+    for status, said, occurred_at in messages:
+        word = status
+        if status == "dry_run":
+            then = "too old, only recorded" if occurred_at < too_old else "posted"
+            word = f"dry run; with credentials: {then}"
         indented = terminal.clean(said, keep_lines=True).strip().replace("\n", "\n  │ ")
         out.print(f"  ({word})\n  │ {indented}")
 

@@ -181,7 +181,7 @@ def sql_command(
 
     if as_json and as_csv:
         raise typer.BadParameter("choose --json or --csv")
-    asked = sys.stdin.read() if statement == "-" else statement
+    asked = sql.from_stdin() if statement == "-" else statement
     form = Form.JSON if as_json else Form.CSV if as_csv else Form.TABLE
     asyncio.run(sql.run(_servers(context, data_dir), asked, form, limit))
 

@@ -80,9 +80,9 @@ def ssot_dir(loaded: Settings) -> Path:
 
 
 def place(url: str) -> str:
-    """Host and port of an address: what may be shown of it."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    """Host and port of an address, or of several with commas between: what may be shown of it."""
+    parts = [urlsplit(each) for each in bus.servers(url)]
+    return ", ".join(f"{each.hostname}:{each.port}" if each.port else str(each.hostname) for each in parts)
 
 
 @asynccontextmanager

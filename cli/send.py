@@ -54,7 +54,12 @@ def secret_for(servers: Servers, source: str, variable: str | None, elsewhere: b
     names = file.secrets if file is not None else []
     for name, path in {} if elsewhere else servers.state.secret_files.items():
         if name in names:
-            return Secret(name, Path(path).read_bytes().splitlines()[0])
+            lines = Path(path).read_bytes().splitlines()
+            if not lines:
+                raise BadSettings(
+                    f"{path} is empty: put the secret back, or remove the file and restart `odooops up`"
+                )
+            return Secret(name, lines[0])
     return _first(
         names, f"{source} has no secret here: set {' or '.join(names)}, or name one by --secret-env"
     )
@@ -71,15 +76,19 @@ def post(base: str, parcel: Parcel, secret: Secret) -> tuple[int, dict[str, Any]
     try:
         connection.request("POST", f"/webhooks/{source}", body, headers)
         response = connection.getresponse()
-        answer = json.loads(response.read(ANSWER_BYTES_MAX))
+        said = response.read(ANSWER_BYTES_MAX)
+    except UnicodeError:
+        raise _no_address(base) from None  # a host name that no name server could be asked for
     except (OSError, http.client.HTTPException) as error:
         raise NotSent(f"ingest at {base} did not answer: {error or type(error).__name__}") from None
-    except ValueError:
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(said)
+    except (ValueError, RecursionError):
         raise NotSent(
             f"what answers at {base} is not ingest: status {response.status}, and no JSON"
         ) from None
-    finally:
-        connection.close()
     return response.status, answer if isinstance(answer, dict) else {"answer": answer}
 
 
@@ -91,8 +100,15 @@ def _first(names: list[str], sentence: str) -> Secret:
 
 
 def _connection(base: str) -> http.client.HTTPConnection:
-    where = urlsplit(base)
-    if where.scheme not in ("http", "https") or not where.hostname:
-        raise BadSettings(f"{base} is no address: give one like http://127.0.0.1:8420")
-    kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
-    return kind(where.hostname, where.port, timeout=ANSWER_S_MAX)
+    try:
+        where = urlsplit(base)
+        if where.scheme not in ("http", "https") or not where.hostname:
+            raise _no_address(base)
+        kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
+        return kind(where.hostname, where.port, timeout=ANSWER_S_MAX)
+    except (ValueError, http.client.InvalidURL):
+        raise _no_address(base) from None
+
+
+def _no_address(base: str) -> BadSettings:
+    return BadSettings(f"{base} is no address: give one like http://127.0.0.1:8420")

@@ -24,6 +24,7 @@ STATEMENT_MS_MAX = 30_000
 PERMISSION_DENIED = "42501"
 NO_SUCH_TABLE = "42P01"
 CANCELLED = "57014"
+NO_TEXT = "the statement holds a byte that is not UTF-8"
 
 _DENIED_TABLE = re.compile(r"permission denied for (?:table|view|materialized view) (\S+)")
 _RIGHTS = """
@@ -54,12 +55,31 @@ class Answer:
 
 async def run(servers: Servers, statement: str, form: Form, rows_max: int) -> None:
     """Ask, and print the answer in `form`."""
+    _require_text(statement)
     async with reading(servers, STATEMENT_MS_MAX) as connection:
         answer = await ask(connection, statement, rows_max)
     printers = {Form.TABLE: _print_table, Form.JSON: _print_json, Form.CSV: _print_csv}
     printers[form](answer)
     if answer.cut:
         terminal.say(f"cut after {rows_max} rows: ask for fewer, or give --limit")
+
+
+def from_stdin() -> str:
+    """The statement on standard input; raises QueryRefused."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise QueryRefused(NO_TEXT) from None
+
+
+def _require_text(statement: str) -> None:
+    """Raise QueryRefused for what no server takes: bytes that Python could not decode, and NUL."""
+    try:
+        statement.encode()
+    except UnicodeEncodeError:
+        raise QueryRefused(NO_TEXT) from None
+    if "\0" in statement:
+        raise QueryRefused("the statement holds a NUL character, which Postgres does not take")
 
 
 async def ask(connection: AsyncConnection, statement: str, rows_max: int) -> Answer:
@@ -104,8 +124,10 @@ async def _refusal(connection: AsyncConnection, error: Exception) -> QueryRefuse
 
 
 def _print_table(answer: Answer) -> None:
-    terminal.print_rows(answer.columns, [[_text(value) for value in row] for row in answer.rows])
+    cut = terminal.print_rows(answer.columns, [[_text(value) for value in row] for row in answer.rows])
     terminal.console().print(f"({len(answer.rows)} row{'' if len(answer.rows) == 1 else 's'})")
+    if cut:
+        terminal.say(f"cells were cut after {terminal.CELL_CHARS_MAX} characters: --csv gives them whole")
 
 
 def _print_json(answer: Answer) -> None:

@@ -112,7 +112,7 @@ def _compare(report: Report) -> None:
 
 async def _services(known: State | None, report: Report) -> None:
     """Whether each service answers on its ops port. Without a data folder nobody told us where that is."""
-    report.facts["services"] = None
+    report.facts |= {"services": None, "closed_sources": None}
     if known is None:
         report.add("services", "not asked", "the settings do not say where they run: ask each one's /readyz")
         return
@@ -137,6 +137,9 @@ async def _services(known: State | None, report: Report) -> None:
         else:
             where = f"{known.http_url}/webhooks/<source>" if name == "ingest" else f"ops port {port}"
             report.add(name, "ok", f"ready, process {pid}, {where}")
+    report.facts["closed_sources"] = known.closed_sources
+    for source, missing in sorted(known.closed_sources.items()):
+        report.add(f"{source}'s door", "warning", f"closed: set {missing} and restart `odooops up`")
 
 
 async def _broker(servers: Servers, known: State | None, report: Report) -> None:
@@ -204,7 +207,7 @@ def _room(name: str, info: StreamInfo, limit: int | None, report: Report) -> Non
     held = info.state.bytes
     what = f"{info.state.messages} messages, {terminal.size(held)}"
     if limit is None:
-        report.add(name, "ok", f"{what}; no limit is set, free disk of the broker unknown")
+        report.add(name, "not asked", f"{what}; no limit is set, and the broker's disk is not seen from here")
         return
     fraction = held / limit if limit else 1.0
     word: Word = "ok"
@@ -309,8 +312,9 @@ async def _ledger(connection: AsyncConnection, report: Report) -> None:
     read = max((row[4] for row in rows if row[4] is not None), default=None)
     report.facts |= {"ledger": counts, "sources": sources, "ledger_last_seq": read}
     told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no delivery yet"
-    if counts.get("parked"):
-        report.add("ledger", "warning", f"{told}: see `odooops deliveries list --status parked`")
+    if counts.get("parked") or counts.get("conflict"):
+        where = "see `odooops deliveries list --status parked` and `--status conflict`"
+        report.add("ledger", "warning", f"{told}: {where}")
     else:
         report.add("ledger", "ok", told)
     for source, seen in sorted(sources.items()):

@@ -5,6 +5,7 @@ set the window's title or type for the operator, so each character that acts ins
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -108,8 +109,8 @@ def table(
     return made
 
 
-def print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows as a table; where one would not fit the terminal, each row as a block of lines instead."""
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bool:
+    """Rows as a table, or as blocks of lines where one would not fit the terminal; whether a cell was cut."""
     out = console()
     made = table(columns, rows)
     if (
@@ -117,13 +118,14 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         or out.measure(made, options=out.options.update(width=PIPED_COLUMNS)).maximum <= out.width
     ):
         out.print(made)
-        return
+        return any(len(clean(show(value))) > CELL_CHARS_MAX for row in rows for value in row)
     names = [clean(column) for column in columns]
     widest = max(map(len, names), default=0)
     for n, row in enumerate(rows, 1):
         out.print(f"row {n}", style="bold")
         for name, value in zip(names, row, strict=True):
             out.print(f"  {name:<{widest}}  {clean(show(value))}", soft_wrap=True)
+    return False
 
 
 def _cell(value: object, chars_max: int) -> Text:
@@ -139,7 +141,21 @@ def _is_number(value: object) -> bool:
 
 def print_json(value: object) -> None:
     """`value` as JSON in pure ASCII, so that no character in it can act on a terminal."""
-    sys.stdout.write(json.dumps(value, indent=2, default=_plain, ensure_ascii=True) + "\n")
+    made = json.dumps(_numbers(value), indent=2, default=_plain, ensure_ascii=True, allow_nan=False)
+    sys.stdout.write(made + "\n")
+
+
+def _numbers(value: object) -> object:
+    """`value` with NaN and the infinities, for which JSON has no number, as strings."""
+    match value:
+        case float() if not math.isfinite(value):
+            return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
+        case dict():
+            return {key: _numbers(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_numbers(part) for part in value]
+        case _:
+            return value
 
 
 def _plain(value: object) -> object:

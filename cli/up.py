@@ -97,13 +97,13 @@ class Start:
         self._given_nats = _given_nats(loaded)
         self._given_database = _given_database(loaded)
         self._ssot_dir = reach.ssot_dir(loaded)
-        self._secret_names = [
-            name for entry in ssot.load_providers(self._ssot_dir).values() for name in entry.secrets
-        ]
+        self._providers = ssot.load_providers(self._ssot_dir)
+        self._secret_names = [name for entry in self._providers.values() for name in entry.secrets]
         self._host = loaded.odooops_host
         self._port = self._choose_port(port)
         self._ops_ports = {service: self._hold(loaded.odooops_ops_host, 0) for service in SERVICES}
         self._secret_files: dict[str, str] = {}
+        self._closed_sources: dict[str, str] = {}
         self._state: State | None = None
 
     async def everything(self) -> State:
@@ -111,6 +111,9 @@ class Start:
         passwords = embedded.credentials(self.data_dir)
         if not (self._given_nats and self._given_database):
             self._secret_files = self._webhook_secrets()
+        self._closed_sources = self._without_secret()
+        for source, missing in self._closed_sources.items():
+            terminal.say(f"{source} is closed: set {missing}")
         # Ingest needs the broker and nothing else: it takes deliveries while the database still starts.
         nats, database = await _together(
             self._broker(passwords["nats"]), self._database(passwords["postgres"])
@@ -128,6 +131,7 @@ class Start:
             ops_ports=self._ops_ports,
             pids=self.supervisor.pids,
             secret_files=self._secret_files,
+            closed_sources=self._closed_sources,
             log_dir=str(self.data_dir / "logs"),
             embedded_nats=not self._given_nats,
             embedded_database=not self._given_database,
@@ -211,16 +215,32 @@ class Start:
         return supervisor.environment(without, {**shared, **(own or {})})
 
     def _webhook_secrets(self) -> dict[str, str]:
-        """For each source that has no secret yet, the file of one made for this folder, by the secret's name."""
+        """The files of secrets made for this folder, by the secret's name; made where a source has none at all.
+
+        Senders know a secret that was made once: it counts beside any other of the source, until its own
+        variable is set.
+        """
         files = {}
-        for entry in ssot.load_providers(self._ssot_dir).values():
-            if not entry.secrets or settings.secret_values(entry.secrets):
+        for entry in self._providers.values():
+            name = next(iter(entry.secrets), None)
+            if name is None or os.environ.get(name) or os.environ.get(f"{name}_FILE"):
                 continue
-            path = self.data_dir / "secrets" / entry.secrets[0].lower()
+            path = self.data_dir / "secrets" / name.lower()
             if not path.exists():
+                if settings.secret_values(entry.secrets):
+                    continue
                 embedded.write_private(path, secrets.token_urlsafe(SECRET_BYTES) + "\n")
-            files[entry.secrets[0]] = str(path)
+            files[name] = str(path)
         return files
+
+    def _without_secret(self) -> dict[str, str]:
+        """The sources that ingest will keep closed, each with the variable that opens it."""
+        return {
+            name: entry.secrets[0]
+            for name, entry in self._providers.items()
+            if entry.secrets and not entry.unsigned
+            if entry.secrets[0] not in self._secret_files and not settings.secret_values(entry.secrets)
+        }
 
     def _choose_port(self, asked: int | None) -> int:
         if asked is None and "odooops_port" in self.settings.model_fields_set:
@@ -232,6 +252,8 @@ class Start:
             holder = ports.reserve(self._host, port)
             if holder is not None:
                 self._held.enter_context(holder)
+                if port != first:
+                    terminal.say(f"port {first} is in use, taking {port}")
                 return port
         raise BadSettings(f"ports {first} to {port} are in use: give a free one by --port")
 

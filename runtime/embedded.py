@@ -35,6 +35,7 @@ PORTS_TRIED_MAX = 200
 DATABASE = "odooops"
 MIGRATOR = "odooops"
 DATABASE_USERS = ("projector", "notifier", "reader", "operator")
+_POSTGRES_USERS = ("postgres", MIGRATOR, *DATABASE_USERS)
 _NOBODY = 65534
 
 
@@ -54,16 +55,28 @@ def credentials(data_dir: Path) -> dict[str, dict[str, str]]:
     """The passwords of the embedded servers' users, made once per data folder, readable by its owner only."""
     path = data_dir / "credentials.json"
     if path.exists():
-        loaded: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
-        return loaded
+        return _read_credentials(path)
     made = {
         "nats": {user: secrets.token_urlsafe(PASSWORD_BYTES) for user in USERS},
-        "postgres": {
-            user: secrets.token_urlsafe(PASSWORD_BYTES) for user in ("postgres", MIGRATOR, *DATABASE_USERS)
-        },
+        "postgres": {user: secrets.token_urlsafe(PASSWORD_BYTES) for user in _POSTGRES_USERS},
     }
     write_private(path, json.dumps(made, indent=1))
     return made
+
+
+def _read_credentials(path: Path) -> dict[str, dict[str, str]]:
+    """The passwords that an earlier start made; raises BadSettings where one is not there as it was written."""
+    try:
+        loaded: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+        passwords = [loaded["nats"][user] for user in USERS]
+        passwords += [loaded["postgres"][user] for user in _POSTGRES_USERS]
+        if not all(isinstance(password, str) and password for password in passwords):
+            raise ValueError
+    except (ValueError, LookupError, TypeError):
+        raise BadSettings(
+            f"{path} is damaged: restore it, or remove the folder {path.parent} with all its data"
+        ) from None
+    return loaded
 
 
 def write_private(path: Path, text: str) -> None:

@@ -53,6 +53,8 @@ class State(BaseModel):
     pids: dict[str, int]
     secret_files: dict[str, str]
     """Files that hold a webhook secret made for this folder, by the secret's name."""
+    closed_sources: dict[str, str] = {}
+    """What to set, by the source that takes nothing because it has no secret."""
     log_dir: str
     embedded_nats: bool
     embedded_database: bool

@@ -34,7 +34,7 @@ from runtime.postgres import is_outage, make_engine
 from runtime.settings import BadSettings, Settings
 from services.notifier import memory
 from services.notifier.dry_run import DryRun
-from services.notifier.notify import Destination, Notifier
+from services.notifier.notify import Destination, Notifier, is_old
 from services.notifier.slack import Bot, Webhook
 
 USER = "notifier"
@@ -135,8 +135,8 @@ class Subscriber:
     async def start(self) -> None:
         """Connect and begin to pull; waits for broker and consumer as long as it takes."""
         self._client = await self._broker.connect()
-        said = None
-        while (problem := await self._consumer_problem()) is not None:
+        said: dict[str, str] = {}
+        while problem := await self._consumer_problem():
             if problem != said:
                 self._log.warning("waiting for the consumer", problem=problem)
                 said = problem
@@ -159,8 +159,7 @@ class Subscriber:
         """What is wrong with the broker or the consumer. A deleted consumer shows nowhere else."""
         if self._client is None or not self._client.is_connected:
             return {"broker": "not connected"}
-        problem = await self._consumer_problem()
-        return {} if problem is None else {"consumer": problem}
+        return await self._consumer_problem()
 
     async def handle(self, message: Msg) -> None:
         """Decode, tell, and acknowledge or ask for it again: an exception here would do neither."""
@@ -191,7 +190,7 @@ class Subscriber:
                 self._log.warning("will try again", error=type(error).__name__, **told)
                 return RETRY_S
             self._log.exception("an event could not be handled", **told)
-            if self._notifier.too_old(event):
+            if is_old(event):
                 # Repeating a mistake of ours for ever would block the events behind it.
                 self._give_up("an event is given up", type(error).__name__, told)
                 return None
@@ -201,16 +200,17 @@ class Subscriber:
         UNREADABLE.inc()
         self._log.error(f"{what}; it is acknowledged and still in {streams.EVENTS}", reason=reason, **told)
 
-    async def _consumer_problem(self) -> str | None:
+    async def _consumer_problem(self) -> dict[str, str]:
         assert self._client is not None
         try:
             async with asyncio.timeout(READY_S_MAX):
                 await self._client.jetstream().consumer_info(streams.EVENTS, streams.NOTIFIER)
         except NotFoundError:
-            return f"{streams.NOTIFIER} on {streams.EVENTS} is not there: provision the streams"
+            gone = f"{streams.NOTIFIER} on {streams.EVENTS} is not there: provision the streams"
+            return {"consumer": gone}
         except (nats.errors.Error, APIError, OSError, TimeoutError) as error:
-            return type(error).__name__
-        return None
+            return {"broker": f"does not answer: {type(error).__name__}"}
+        return {}
 
     async def _report(self, error: Exception | None = None) -> None:
         """Log a problem with the broker once: the client tells of it at each of its attempts."""

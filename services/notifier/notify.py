@@ -106,8 +106,7 @@ class Notifier:
 
     def too_old(self, event: Event) -> bool:
         """Whether `event` is no news any more, for a destination that minds."""
-        age = datetime.now(UTC) - event.occurred_at
-        return self.destination.ages and age > timedelta(seconds=NOTIFY_AGE_S_MAX)
+        return self.destination.ages and is_old(event)
 
     async def _go_on(
         self, connection: AsyncConnection, event: Event, message: Message, entry: Entry, held: Held, new: bool
@@ -158,6 +157,11 @@ class Notifier:
             DELAY.observe(max(0.0, (datetime.now(UTC) - event.occurred_at).total_seconds()))
         if status in ("failed", "too_old"):
             self._log.warning(status, **told)
+
+
+def is_old(event: Event) -> bool:
+    """Whether `event` is no news any more."""
+    return datetime.now(UTC) - event.occurred_at > timedelta(seconds=NOTIFY_AGE_S_MAX)
 
 
 def _again_s(outcome: Outcome | NotThere, attempts: int) -> float:

@@ -236,12 +236,12 @@ class Projector:
             except NotFoundError:
                 found["consumer"] = f"the consumer {streams.PROJECTOR} is gone: provision the streams"
             except _BROKER_ERRORS as error:
-                found["broker"] = type(error).__name__
+                found["broker"] = f"does not answer: {type(error).__name__}"
         try:
             async with self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
         except (DBAPIError, OSError, TimeoutError) as error:
-            found["postgres"] = type(error).__name__
+            found["postgres"] = f"does not answer: {type(error).__name__}"
         return found
 
 

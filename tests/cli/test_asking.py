@@ -176,6 +176,18 @@ async def test_a_delivery_that_is_nowhere_is_a_sentence(terminal: Terminal) -> N
     )
     await terminal("deliveries", "show", "github:none")
     assert terminal.said.startswith("odooops: the ledger has no delivery github:none")
+    assert "the projector has not come to it yet (`odooops status` shows the lag)" in terminal.said
+
+
+async def test_a_source_that_nobody_knows_is_refused(terminal: Terminal, database: Database) -> None:
+    assert await terminal.json("deliveries", "list", "--source", "github") == []
+    await enter(database, [ledger("a", 1, source="odooops.backfill")])
+    assert len(await terminal.json("deliveries", "list", "--source", "odooops.backfill")) == 1
+    for source in ("GitHub", "nope"):
+        assert await terminal("deliveries", "list", "--source", source) == ""
+        assert terminal.code == 1
+        assert terminal.said.startswith(f"odooops: no source is called {source}: known are github, ")
+        assert terminal.said.endswith("odooops.backfill\n")
 
 
 async def test_sql_answers_in_three_forms(terminal: Terminal) -> None:
@@ -189,6 +201,24 @@ async def test_sql_answers_in_three_forms(terminal: Terminal) -> None:
     printed = await terminal("sql", statement)
     assert 'a:b, "c"' in printed
     assert "(1 row)" in printed
+
+
+async def test_sql_prints_numbers_that_json_has_not_as_strings(terminal: Terminal) -> None:
+    statement = "SELECT 'NaN'::float8 AS n, 'NaN'::numeric AS d, ARRAY['-Infinity'::float8, 1] AS l"
+    printed = await terminal("sql", statement, "--json")
+    assert json.loads(printed, parse_constant=pytest.fail) == [
+        {"n": "NaN", "d": "NaN", "l": ["-Infinity", 1.0]}
+    ]
+
+
+async def test_sql_says_when_it_cut_a_cell(terminal: Terminal) -> None:
+    statement = "SELECT repeat('x', 121) AS long"
+    assert "…" in await terminal("sql", statement)
+    assert terminal.said == "odooops: cells were cut after 120 characters: --csv gives them whole\n"
+    assert "x" * 121 in await terminal("sql", statement, "--csv")
+    assert terminal.said == ""
+    assert "…" not in await terminal("sql", "SELECT repeat('x', 120) AS long")
+    assert terminal.said == ""
 
 
 async def test_sql_says_when_it_cut(terminal: Terminal) -> None:
@@ -258,7 +288,19 @@ async def test_status_tells_what_is_there(terminal: Terminal, broker: Broker, da
     assert told["migrations"]["revision"] == told["migrations"]["head"]
     states = {check["part"]: check["state"] for check in told["checks"]}
     assert states["services"] == "not asked"
+    assert states["DELIVERIES"] == "not asked"  # of the broker's disk nothing is known, and no limit is set
     assert states["ledger"] == "warning"
+
+
+@pytest.mark.parametrize("end", ["parked", "conflict"])
+async def test_status_warns_of_what_waits_for_the_operator(
+    terminal: Terminal, database: Database, broker: Broker, end: str
+) -> None:
+    await log(broker, "a")
+    await enter(database, [ledger("a", 1, status=end)])
+    (line,) = (check for check in (await terminal.json("status"))["checks"] if check["part"] == "ledger")
+    assert line["state"] == "warning"
+    assert "`odooops deliveries list --status parked` and `--status conflict`" in line["text"]
 
 
 async def test_status_warns_before_the_log_is_full(

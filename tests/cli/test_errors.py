@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import pytest
 
 from cli import deliveries
 from cli.main import main
+from runtime import embedded
 from runtime.settings import BadSettings
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +154,71 @@ def test_an_ingest_that_is_away_is_named(
     assert sentence(capsys).startswith("ingest at http://127.0.0.1:1 did not answer: ")
     assert main(["send", __file__, *arguments, "OTHER"]) == 1
     assert sentence(capsys) == "OTHER is not set"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:8420", "http://127.0.0.1:abc", "http://exa mple", "http://[", "http://" + "x" * 64 + ".org"],
+)
+def test_an_address_that_is_none_is_named(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINE", "secret")
+    assert main(["send", __file__, "--event", "x", "--secret-env", "MINE", "--url", url]) == 1
+    assert sentence(capsys) == f"{url} is no address: give one like http://127.0.0.1:8420"
+
+
+@pytest.mark.parametrize("command", [["status"], ["sql", "SELECT 1"], ["deliveries", "list"]], ids=" ".join)
+def test_a_database_address_that_is_none_is_named(
+    command: Sequence[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL_READER", "nonsense")
+    monkeypatch.setenv("NATS_URL_READER", NOBODY_NATS)
+    assert main(command) == 1
+    assert "is none like postgresql://user:password@host:5432/name" in sentence(capsys)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b"{}", b'{"nats": {"ingest": 1}}', b"\xff"])
+def test_damaged_passwords_are_named_with_the_way_out(damaged: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "credentials.json"
+    file.write_bytes(damaged)
+    with pytest.raises(BadSettings) as told:
+        embedded.credentials(tmp_path)
+    assert str(told.value) == (
+        f"{file} is damaged: restore it, or remove the folder {tmp_path} with all its data"
+    )
+
+
+@pytest.mark.parametrize("sequence", ["0", "000", str(2**63), "9" * 23, "9" * 5000])
+def test_a_number_that_is_no_sequence_is_refused(sequence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deliveries", "show", sequence]) == 1
+    assert sentence(capsys).endswith(f" is no sequence: one is 1 to {2**63 - 1}")
+
+
+def test_a_name_without_its_source_is_refused_with_a_guess(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deliveries", "show", "by-hand-1"]) == 1
+    assert "try github:by-hand-1" in sentence(capsys)
+
+
+@pytest.mark.parametrize("statement", ["SELECT '\udcff'", "SELECT '\0'"])
+def test_a_statement_that_is_no_text_is_refused(
+    statement: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL_READER", NOBODY_DB)
+    assert main(["sql", statement]) == 1
+    assert sentence(capsys).startswith("the statement holds a ")
+
+
+def test_a_statement_from_a_pipe_that_is_no_text_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "sql", "-"],
+        input=b"SELECT '\xff'",
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL_READER": NOBODY_DB},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, b"odooops: the statement holds a byte that is not UTF-8\n")
 
 
 def test_help_is_printed_where_nothing_was_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,7 @@ def running(
     data_dir.mkdir(exist_ok=True)
     with open(data_dir / "stderr", "wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", command, "--data-dir", str(data_dir), *arguments],
+            [sys.executable, "-m", "cli", command, "--data-dir", str(data_dir), *arguments],
             cwd=ROOT,
             env=clean_env(env),
             stdout=subprocess.PIPE,
@@ -104,12 +104,14 @@ def clean_env(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if not k.startswith(ours)}, **(more or {})}
 
 
-def odooops(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
+def odooops(
+    up: Up, *arguments: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """A command beside it."""
     return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments, "--data-dir", str(up.data_dir)],
+        [sys.executable, "-m", "cli", *arguments, "--data-dir", str(up.data_dir)],
         cwd=ROOT,
-        env=clean_env(),
+        env=clean_env(env),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -247,6 +249,8 @@ def test_a_busy_port_is_refused_if_asked_for_and_passed_over_if_not(tmp_path: Pa
         )
         with running(tmp_path / "two") as second:
             assert second.state["http_url"] != up.state["http_url"]
+            taken = second.state["http_url"].rpartition(":")[2]
+            assert taken == "8420" or f"odooops: port 8420 is in use, taking {taken}\n" in second.said()
             assert is_well(second)
 
 
@@ -256,7 +260,7 @@ def test_the_demo_shows_rows_and_messages_and_does_so_again(tmp_path: Path) -> N
             printed = "\n".join(demo.until("README.md"))
             for expected in (word, "ops.builds", "ops.deployments", "ops.work_items", "Spelling error"):
                 assert expected in printed
-            assert printed.count("would have been posted") == 3
+            assert printed.count("(dry run; with credentials: too old, only recorded)") == 3
             assert demo.end(signal.SIGINT) == 0
             assert nobody_is_left(demo.data_dir)
 
@@ -273,13 +277,38 @@ def test_own_servers_are_used_where_they_are_given(
         assert up.state["secret_files"] == {}
         assert is_well(up)
         assert up.end(signal.SIGINT) == 0
+    del env["GITHUB_WEBHOOK_SECRET"]
+    with running(tmp_path / "data", env=env) as up:
+        assert "odooops: github is closed: set GITHUB_WEBHOOK_SECRET\n" in up.said()
+        (door,) = (each for each in asked(up, "status")["checks"] if each["part"] == "github's door")
+        assert (door["state"], "set GITHUB_WEBHOOK_SECRET" in door["text"]) == ("warning", True)
+        assert is_well(up)
+        assert up.end(signal.SIGINT) == 0
     assert not (tmp_path / "data" / "postgres").exists()
     assert not (tmp_path / "data" / "nats").exists()
 
 
+def test_a_second_secret_counts_beside_the_folders_own(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    own = data_dir / "secrets" / "github_webhook_secret"
+    own.parent.mkdir(parents=True)
+    own.write_text("of the folder\n")
+    second = {"GITHUB_WEBHOOK_SECRET_2": "the next one"}
+    with running(data_dir, env=second) as up:
+        assert up.state["secret_files"] == {"GITHUB_WEBHOOK_SECRET": str(own)}
+        sent = odooops(up, "send", str(ISSUE), "--event", "issues")
+        assert sent.returncode == 0, sent.stdout
+        by_second = ("send", str(ISSUE), "--event", "issues", "--secret-env", "GITHUB_WEBHOOK_SECRET_2")
+        sent = odooops(up, *by_second, env=second)
+        assert sent.returncode == 0, sent.stdout
+    with running(data_dir, env={"GITHUB_WEBHOOK_SECRET": "of my own"}) as up:
+        assert up.state["secret_files"] == {}
+    assert own.read_text() == "of the folder\n"
+
+
 def test_half_given_addresses_are_named(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "up", "--data-dir", str(tmp_path)],
+        [sys.executable, "-m", "cli", "up", "--data-dir", str(tmp_path)],
         cwd=ROOT,
         env=clean_env({"NATS_URL_INGEST": "nats://127.0.0.1:1"}),
         capture_output=True,
