@@ -11,7 +11,7 @@ RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shel
 
 WORKDIR /app
 
-# Wheels only, each with its hash, nothing resolved here. No index is named: pip's own settings choose it.
+# Wheels only, each with its hash, nothing resolved here. Where they come from is for pip's own settings to say.
 COPY requirements.services.lock ./
 RUN pip install --no-deps --only-binary=:all: --require-hashes -r requirements.services.lock
 

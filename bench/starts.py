@@ -54,7 +54,8 @@ async def _start(folder: Path) -> float:
             raise RuntimeError("odooops up did not become ready")
         return time.perf_counter() - started
     finally:
-        process.send_signal(signal.SIGINT)
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
         await asyncio.wait_for(process.wait(), STOP_S_MAX)
 
 

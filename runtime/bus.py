@@ -14,6 +14,7 @@ import json
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import nats
 import nats.errors
@@ -61,8 +62,19 @@ class Message:
 
 
 def servers(addresses: str) -> list[str]:
-    """The brokers that a setting names: one address, or several with commas between, each with its login."""
-    return [address.strip() for address in addresses.split(",") if address.strip()]
+    """The brokers that a setting names: one address, or several with commas between, each with its login.
+
+    Raises BadSettings where one is no address.
+    """
+    found = [address.strip() for address in addresses.split(",") if address.strip()]
+    try:
+        for address in found:
+            if urlsplit(address if "://" in address else f"nats://{address}").port == 0:
+                raise ValueError
+    except ValueError:
+        # Said without the error, which may quote a part of the password.
+        raise BadSettings("NATS_URL is no address like nats://user:password@host:4222") from None
+    return found
 
 
 async def connect(
@@ -100,7 +112,6 @@ async def connect(
             closed_cb=closed,
         )
     except (nats.errors.Error, ValueError):
-        # Said without the error, which may quote a part of the password.
         raise BadSettings(
             f"NATS_URL_{service.upper()}, or else NATS_URL, is no address like nats://user:password@host:4222"
         ) from None
@@ -193,15 +204,9 @@ async def _get_body(js: JetStreamContext, name: str) -> bytes:
         raise UnreadableDelivery(f"its body {name} is not in the object store")
     try:
         info = ObjectInfo.from_response(json.loads(description.data or b""))
-        subject, seq, pieces = _pieces_subject(info.nuid), 1, []
-        for _ in range(info.chunks or 0):
-            piece = await _first(js, subject, seq)
-            if piece is None:
-                raise UnreadableDelivery(f"its body {name} is not whole in the object store")
-            pieces.append(piece.data or b"")
-            seq = (piece.seq or 0) + 1
+        packed = await _pieces(js, _pieces_subject(info.nuid), info.chunks or 0)
         unpack = zlib.decompressobj()
-        body = await asyncio.to_thread(unpack.decompress, b"".join(pieces), streams.BODY_BYTES_MAX + 1)
+        body = await asyncio.to_thread(unpack.decompress, packed, streams.BODY_BYTES_MAX + 1)
     except (ValueError, TypeError, zlib.error) as error:
         raise UnreadableDelivery(f"its body {name} cannot be read: {error}") from None
     if len(body) > streams.BODY_BYTES_MAX:
@@ -209,6 +214,18 @@ async def _get_body(js: JetStreamContext, name: str) -> bytes:
     if wire.body_sha256(body) != name.partition("/")[0]:
         raise UnreadableDelivery(f"its body {name} is another one")
     return body
+
+
+async def _pieces(js: JetStreamContext, subject: str, count: int) -> bytes:
+    pieces: list[bytes] = []
+    seq = 1
+    for _ in range(count):
+        piece = await _first(js, subject, seq)
+        if piece is None:
+            raise ValueError(f"{len(pieces)} of {count} pieces are there")
+        pieces.append(piece.data or b"")
+        seq = (piece.seq or 0) + 1
+    return b"".join(pieces)
 
 
 async def _first(js: JetStreamContext, subject: str, seq: int = 1) -> RawStreamMsg | None:

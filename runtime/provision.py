@@ -1,4 +1,4 @@
-"""`python -m runtime.provision`: make the streams, consumers and buckets that are missing, and name what drifted.
+"""`python -m runtime.provision`: make the streams and consumers that are missing, and name what drifted.
 
 Exit code 0 where all is as it should be, 1 with one line per drifted setting, or with the reason of a failure.
 """
@@ -46,12 +46,12 @@ async def provision(loaded: Settings, wait_s: float = WAIT_S_MAX) -> list[Drift]
                         return await streams.provision(
                             client.jetstream(timeout=API_S_MAX), loaded.nats_replicas
                         )
-                    except nats.errors.Error as error:
-                        await heard(str(error))
                     except APIError as error:
                         if error.code != UNAVAILABLE and error.err_code != NO_PEERS:
                             raise
                         await heard(str(error.description))
+                    except nats.errors.Error as error:
+                        await heard(str(error))
                     await asyncio.sleep(RETRY_S)
             finally:
                 await client.close()

@@ -9,10 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+from nats.aio.msg import Msg
 
-from runtime import bus, embedded
+from runtime import bus, embedded, provision, settings, streams
+from runtime.postgres import make_engine
 from runtime.pull import Pull
 from runtime.streams import BODIES_STREAM, DELIVERIES, EVENTS, PROJECTOR
+from services.notifier.app import Subscriber
+from services.notifier.dry_run import DryRun
+from services.notifier.notify import Notifier
 from tests.deploy import brokers
 from tests.deploy.deliveries import LARGE, SMALL, delivery
 
@@ -28,7 +34,7 @@ def cluster() -> Iterator[brokers.Brokers]:
         yield three
 
 
-async def provision(url: str, secret: Path, replicas: int) -> tuple[int, str]:
+async def provisioned(url: str, secret: Path, replicas: int) -> tuple[int, str]:
     """Run `python -m runtime.provision` as compose.yaml does: exit code and what it said."""
     secret.write_text(url)
     variables = {"NATS_URL_OPERATOR_FILE": str(secret), "NATS_REPLICAS": str(replicas)}
@@ -44,8 +50,8 @@ async def provision(url: str, secret: Path, replicas: int) -> tuple[int, str]:
 
 
 async def test_three_brokers_keep_each_delivery_three_times(cluster: brokers.Brokers, tmp_path: Path) -> None:
-    assert (0, "") == await provision(cluster.url("operator"), tmp_path / "url", 3)
-    assert (0, "") == await provision(cluster.url("operator"), tmp_path / "url", 3)
+    assert (0, "") == await provisioned(cluster.url("operator"), tmp_path / "url", 3)
+    assert (0, "") == await provisioned(cluster.url("operator"), tmp_path / "url", 3)
     # Every node alone, so that most of them have to ask another one for the stream's leader.
     for n, address in enumerate(cluster.url("ingest").split(",")):
         ingest = await bus.connect(address, "ingest")
@@ -56,7 +62,7 @@ async def test_three_brokers_keep_each_delivery_three_times(cluster: brokers.Bro
     for address in cluster.url("projector").split(","):
         projector = await bus.connect(address, "projector")
         pull = Pull(projector, DELIVERIES, PROJECTOR, 2)
-        messages = []
+        messages: list[Msg] = []
         async with asyncio.timeout(WAIT_S_MAX):
             while len(messages) < 2:
                 messages += await pull.fetch(WAIT_S_MAX)
@@ -93,16 +99,32 @@ async def test_a_client_with_three_addresses_needs_one_that_answers(cluster: bro
     await client.close()
 
 
+async def test_the_notifier_too_takes_several_addresses(cluster: brokers.Brokers) -> None:
+    operator = await bus.connect(cluster.url("operator"), "operator")
+    await streams.provision(operator.jetstream(timeout=WAIT_S_MAX), 3)
+    await operator.close()
+    dead = f"nats://notifier:nobody@{embedded.LOOPBACK}:{embedded.free_port()}"
+    log = structlog.get_logger()
+    engine = make_engine("postgresql://nobody@localhost/nothing", "test")  # never connected to
+    subscriber = Subscriber(
+        f"{dead},{cluster.url('notifier')}", Notifier(engine, DryRun(), log), log, pytest.fail
+    )
+    async with asyncio.timeout(WAIT_S_MAX):
+        await subscriber.start()
+        assert {} == await subscriber.problems()
+    await subscriber.stop()
+
+
 async def test_a_changed_setting_is_named_and_left(tmp_path: Path) -> None:
     with brokers.running(1) as single:
         url = single.url("operator")
-        assert (0, "") == await provision(url, tmp_path / "url", 1)
+        assert (0, "") == await provisioned(url, tmp_path / "url", 1)
         operator = await bus.connect(url, "operator")
         js = operator.jetstream()
         config = (await js.stream_info(DELIVERIES)).config
         await js.update_stream(config.evolve(duplicate_window=60))
 
-        code, said = await provision(url, tmp_path / "url", 1)
+        code, said = await provisioned(url, tmp_path / "url", 1)
 
         assert 1 == code
         assert ["stream DELIVERIES: duplicate_window is 60.0, expected 1800"] == [
@@ -114,7 +136,7 @@ async def test_a_changed_setting_is_named_and_left(tmp_path: Path) -> None:
 
 async def test_a_refusal_is_said_at_once(tmp_path: Path) -> None:
     with brokers.running(1) as single:
-        code, said = await provision(single.url("operator"), tmp_path / "url", 3)
+        code, said = await provisioned(single.url("operator"), tmp_path / "url", 3)
     assert 1 == code
     assert said.startswith("provision: the broker refused: replicas > 1 not supported")
 
@@ -122,13 +144,10 @@ async def test_a_refusal_is_said_at_once(tmp_path: Path) -> None:
 async def test_a_wrong_password_is_said_after_the_deadline(
     cluster: brokers.Brokers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runtime import provision as step
-    from runtime import settings
-
     url = cluster.url("operator").replace("operator:", "operator:x")
     monkeypatch.setenv("NATS_URL_OPERATOR", url)
     with pytest.raises(bus.BrokerAway, match="uthorization"):
-        await step.provision(settings.load(), wait_s=1.0)
+        await provision.provision(settings.load(), wait_s=3.0)
 
 
 def test_a_list_of_addresses_is_split_at_commas() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from nats.aio.msg import Msg
 from nats.js.errors import APIError
 
 from runtime import bus, streams
@@ -123,7 +124,7 @@ async def test_the_projector_pulls_reads_acknowledges_and_publishes_events(house
             await bus.store_delivery(ingest.js, delivery(f"{n}", body))
     async with house.enter("projector") as projector:
         pull = Pull(projector.nc, DELIVERIES, PROJECTOR, 10)
-        messages = []
+        messages: list[Msg] = []
         while len(messages) < 2:
             messages += await pull.fetch(WAIT_S_MAX)
         read = [

@@ -1,0 +1,217 @@
+"""What compose.yaml promises: health checks, secrets by file, one published port, no more rights than needed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime import permissions, settings, ssot
+from runtime.permissions import USERS
+from runtime.settings import Settings
+from tests.deploy import brokers
+from tests.deploy.brokers import CONFIG, MAKE_SECRETS, ROOT
+from tests.deploy.composed import SECRETS_IN_CONTAINER, compose, copied, is_ours, services
+
+ONE_SHOT = {"migrate", "provision", "odooops"}
+CLUSTER = ("nats-1", "nats-2", "nats-3")
+HELD = {
+    "ingest": {"nats_url_ingest", "github_webhook_secret"},
+    "projector": {"nats_url_projector", "database_url_projector"},
+    "notifier": {"nats_url_notifier", "database_url_notifier"},
+    "provision": {"nats_url_operator"},
+    "postgres": {"postgres_password"},
+    **{node: {"nats_passwords"} for node in CLUSTER},
+}
+
+each_service = pytest.mark.parametrize("name", sorted(services()))
+
+
+def secrets_of(name: str) -> set[str]:
+    return {
+        each["source"] if isinstance(each, dict) else each for each in services()[name].get("secrets", [])
+    }
+
+
+def test_there_is_a_cluster_of_three_a_database_and_one_container_per_service() -> None:
+    here = {folder.name for folder in (ROOT / "services").iterdir() if (folder / "__main__.py").exists()}
+    assert {*CLUSTER, "postgres", *here, *ONE_SHOT} == set(services())
+    for name in here:
+        assert ["python", "-m", f"services.{name}"] == services()[name]["command"]
+
+
+@each_service
+def test_a_service_is_checked_and_restarted_or_runs_once(name: str) -> None:
+    service = services()[name]
+    assert (name in ONE_SHOT) == ("healthcheck" not in service)
+    assert ("no" if name in ONE_SHOT else "unless-stopped") == service["restart"]
+
+
+@each_service
+def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
+    service = services()[name]
+    assert service["read_only"] is True
+    assert ["ALL"] == service["cap_drop"]
+    assert ["no-new-privileges:true"] == service["security_opt"]
+    assert not {"cap_add", "privileges", "privileged", "pid", "ipc", "network_mode", "devices"} & set(service)
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    assert service["pids_limit"] > 0
+
+
+@each_service
+def test_an_image_is_pinned_or_ours(name: str) -> None:
+    image = services()[name]["image"]
+    assert is_ours(services()[name]) or re.fullmatch(r"(nats:2\.\d+-alpine|postgres:18)", image)
+
+
+def test_only_ingest_publishes_a_port_and_on_loopback() -> None:
+    assert {"ingest": ["${ODOOOPS_PUBLISH:-127.0.0.1:8420}:8420"]} == {
+        name: service["ports"] for name, service in services().items() if "ports" in service
+    }
+
+
+def test_accepting_a_webhook_needs_the_brokers_and_nothing_else() -> None:
+    ingest = services()["ingest"]
+    assert {"provision": {"condition": "service_started"}} == ingest["depends_on"]
+    assert "data" not in ingest["networks"]
+    assert [{"internal": True}] * 2 == [compose()["networks"][name] for name in ("bus", "data")]
+
+
+@pytest.mark.parametrize("name", ["projector", "notifier"])
+def test_nothing_is_written_before_its_tables_are_there(name: str) -> None:
+    assert {"condition": "service_completed_successfully"} == services()[name]["depends_on"]["migrate"]
+
+
+def test_the_brokers_differ_in_name_and_volume_only() -> None:
+    def without_number(value: Any, n: str) -> Any:
+        return repr(value).replace(n, "nats-N")
+
+    assert 1 == len({without_number(services()[name], name) for name in CLUSTER})
+
+
+@each_service
+def test_a_secret_comes_by_file_and_only_to_who_needs_it(name: str) -> None:
+    variables = services()[name].get("environment", {})
+    secret = re.compile("PASSWORD|SECRET|TOKEN|URL|KEY")
+    by_file = {key: value for key, value in variables.items() if key.endswith("_FILE")}
+    assert [] == [key for key in variables if secret.search(key) and key not in by_file]
+    assert all(value.startswith(SECRETS_IN_CONTAINER) for value in by_file.values())
+    read = {value.removeprefix(SECRETS_IN_CONTAINER) for value in by_file.values()}
+    assert secrets_of(name) - {"nats_passwords"} == read
+    assert HELD.get(name, secrets_of(name)) == secrets_of(name)
+
+
+@each_service
+def test_every_variable_of_ours_is_one_that_is_read(name: str) -> None:
+    if not is_ours(services()[name]):
+        return
+    names = {each for file in ssot.load_providers(ROOT / "ssot").values() for each in file.secrets}
+    known = {*names, *(field.upper() for field in Settings.model_fields)}
+    variables = {key.removesuffix("_FILE") for key in services()[name].get("environment", {})}
+    assert variables <= known
+
+
+def test_the_secrets_are_those_that_the_script_makes(tmp_path: Path) -> None:
+    made = brokers.make_secrets(tmp_path)
+    assert {name: {"file": f"./deploy/secrets/{name}"} for name in made} == compose()["secrets"]
+    assert set(compose()["secrets"]) == set().union(*(secrets_of(name) for name in services()))
+
+
+def test_every_made_secret_is_another_and_no_stranger_reaches_it(tmp_path: Path) -> None:
+    first, second = brokers.make_secrets(tmp_path / "a"), brokers.make_secrets(tmp_path / "b")
+    values = [re.findall("[0-9a-f]{48}", text) for made in (first, second) for text in made.values()]
+    # Of the brokers' and of Postgres's own, the server's file and the client's hold the same one.
+    assert 2 * (len(USERS) + 1 + 1 + 4 + 1) == len({value for found in values for value in found})
+    assert 0o700 == stat.S_IMODE((tmp_path / "a").stat().st_mode)
+
+
+def test_secrets_are_never_overwritten(tmp_path: Path) -> None:
+    kept = tmp_path / "database_url"
+    kept.write_text("kept")
+    refused = subprocess.run([MAKE_SECRETS, tmp_path], capture_output=True, text=True)
+    assert 1 == refused.returncode
+    assert "database_url is there already; nothing was written" in refused.stderr
+    assert ([kept], "kept") == (list(tmp_path.iterdir()), kept.read_text())
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "Dockerfile", "deploy/nats/nats.conf", "deploy/slack.yaml"])
+def test_no_password_is_written_down(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert [] == re.findall(r"://[^/\s]*:[^/\s]*@|[0-9a-f]{32,}", text)
+
+
+def test_secrets_stay_out_of_the_repository_and_the_image() -> None:
+    assert "secrets/" in (ROOT / "deploy" / ".gitignore").read_text().split()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    taken = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    assert {"requirements.services.lock", *copied()} == taken
+
+
+def test_the_image_holds_every_package_and_no_root() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "bench"}
+    assert {*packages, "ssot"} == set(copied())
+    assert all((ROOT / name).is_dir() for name in copied())
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^FROM python:3\.\d+\.\d+-slim-\w+$", text, re.MULTILINE)
+    assert text.rstrip().endswith("USER 10001:10001")
+    assert "--require-hashes" in text
+    assert not re.search(r"--\w*index|://", text)
+
+
+def test_the_brokers_users_are_those_of_the_permissions_table() -> None:
+    fix = "run `python -m runtime.permissions deploy/nats/nats.conf`"
+    assert CONFIG.read_text() == permissions.with_users(CONFIG.read_text()), fix
+
+
+def test_the_brokers_passwords_are_variables() -> None:
+    given = re.findall(r"password: (\S+?),", CONFIG.read_text())
+    assert len(USERS) + 1 == len(given)
+    assert all(each.startswith("$NATS_PASSWORD_") for each in given)
+
+
+def test_a_configuration_without_users_is_refused() -> None:
+    with pytest.raises(ValueError, match="no line `accounts"):
+        permissions.with_users("listen: 4222\n")
+
+
+def test_each_service_finds_three_brokers_in_its_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brokers.make_secrets(tmp_path)
+    for user in USERS:
+        monkeypatch.setenv(f"NATS_URL_{user.upper()}_FILE", str(tmp_path / f"nats_url_{user}"))
+        addresses = settings.load().nats_for(user).split(",")
+        assert [f"{node}:4222" for node in CLUSTER] == [each.split("@")[1] for each in addresses]
+
+
+@pytest.mark.parametrize("files", [["compose.yaml"], ["compose.yaml", "deploy/slack.yaml"]])
+def test_docker_compose_accepts_it(files: list[str]) -> None:
+    command = compose_command()
+    if command is None:
+        pytest.skip("neither `docker-compose` nor `docker compose` is on this machine")
+    options = [part for file in files for part in ("-f", str(ROOT / file))]
+    checked = subprocess.run(
+        [*command, *options, "--profile", "operator", "config"],
+        cwd=ROOT,
+        env={**os.environ, "SLACK_CHANNEL": "C0123ABCD"},
+        capture_output=True,
+        text=True,
+    )
+    assert 0 == checked.returncode, checked.stderr
+
+
+def compose_command() -> list[str] | None:
+    """Compose as a command of its own, or as Docker's."""
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    docker = shutil.which("docker")
+    if docker and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0:
+        return [docker, "compose"]
+    return None
