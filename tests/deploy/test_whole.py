@@ -19,7 +19,7 @@ from runtime import embedded
 from tests.deploy import brokers, composed
 from tests.deploy.composed import Place
 from tests.samples import body
-from tests.servers import _embedded_postgres
+from tests.servers import _embedded_postgres, in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +34,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     with brokers.running(3) as cluster, _embedded_postgres() as (port, passwords):
         # As in compose.yaml, the migrator has the password of its secret file; here it is no superuser.
         migrator = cluster.secrets["database_url"].split(":")[2].partition("@")[0]
-        asyncio.run(embedded.bootstrap(port, {**passwords, embedded.MIGRATOR: migrator}))
+        in_thread(lambda: asyncio.run(embedded.bootstrap(port, {**passwords, embedded.MIGRATOR: migrator})))
         secrets = tmp_path / "secrets"
         secrets.mkdir()
         for name, value in cluster.secrets.items():
