@@ -31,11 +31,12 @@ async def provision(loaded: Settings, wait_s: float = WAIT_S_MAX) -> list[Drift]
 
     Raises BrokerAway where that was not possible within `wait_s`, APIError where the broker refused.
     """
-    url, said = loaded.nats_for(USER), "no answer"
+    url = loaded.nats_for(USER)
+    said: list[str] = []
 
     async def heard(reason: str) -> None:
-        nonlocal said
-        said = reason or said
+        if reason and reason not in said:
+            said.append(reason)
 
     try:
         async with asyncio.timeout(wait_s):
@@ -56,7 +57,8 @@ async def provision(loaded: Settings, wait_s: float = WAIT_S_MAX) -> list[Drift]
             finally:
                 await client.close()
     except TimeoutError:
-        raise BrokerAway(f"the streams could not be made within {wait_s:g} s: {said}") from None
+        why = "; ".join(said) or "no answer"
+        raise BrokerAway(f"the streams could not be made within {wait_s:g} s: {why}") from None
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.errors import ServerError
 
 from runtime import bus, streams
 from tests import servers
+
+PROVISION_S_MAX = 20.0
 
 settings.register_profile(
     "ci",
@@ -68,8 +72,22 @@ class Broker:
 async def broker(nats_server: servers.Nats, anyio_backend: object) -> AsyncIterator[Broker]:
     nc = await bus.connect(nats_server.url("operator"), "operator")
     js = nc.jetstream()
+    try:
+        await _provision_anew(js)
+        yield Broker(nats_server, nc, js)
+    finally:
+        await nc.close()
+
+
+async def _provision_anew(js: JetStreamContext) -> None:
+    """Empty streams. The server may still be removing the folder of the one that was deleted: then once more."""
     for stream in await js.streams_info():
         await js.delete_stream(str(stream.config.name))
-    await streams.provision(js)
-    yield Broker(nats_server, nc, js)
-    await nc.close()
+    async with asyncio.timeout(PROVISION_S_MAX):
+        while True:
+            try:
+                await streams.provision(js)
+            except ServerError:
+                await asyncio.sleep(0.05)
+            else:
+                return
