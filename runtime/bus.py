@@ -256,7 +256,8 @@ async def delivery_of(
 async def read_delivery(js: JetStreamContext, seq: int) -> Delivery:
     """The delivery at `seq` of the log; raises LogTrimmed or UnreadableDelivery."""
     try:
-        message = await js.get_msg(streams.DELIVERIES, seq, direct=True)
+        # Of the leader, not directly: a replica that lags would call a delivery trimmed that is only late.
+        message = await js.get_msg(streams.DELIVERIES, seq)
     except NotFoundError:
         raise LogTrimmed(f"sequence {seq} is no longer in {streams.DELIVERIES}") from None
     return await delivery_of(js, message.subject or "", message.headers, message.data or b"", seq)

@@ -53,8 +53,8 @@ REQUEST_S_MAX = 5.0
 FETCH_COUNT = 250
 FETCH_WAIT_S = 0.25
 """How soon an idle projector notices that it is to stop."""
-PROJECTOR_WORKERS = 2
-"""Batches in hand per process: one is understood while Postgres writes the other."""
+PROJECTOR_WORKERS = 3
+"""Batches in hand per process: one is understood, one is written by Postgres, one's events go to the broker."""
 ACK_WAIT_S = 30.0
 IN_PROGRESS_EVERY_S = 10.0
 MAX_ACK_PENDING = 2_000
