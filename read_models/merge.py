@@ -114,10 +114,17 @@ def join_all(model: ReadModel[Row], rows: Iterable[Row]) -> dict[tuple[Any, ...]
     join = joiner(model)
     joined: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        key = tuple(getattr(row, name) for name in model.key)
-        before = joined.get(key)
-        joined[key] = row if before is None else join(before, row)
+        join_into(joined, model, join, row)
     return joined
+
+
+def join_into(
+    joined: dict[tuple[Any, ...], Row], model: ReadModel[Row], join: Callable[[Row, Row], Row], row: Row
+) -> None:
+    """Merge one more row into rows by key; `join` is the model's `joiner`."""
+    key = tuple(getattr(row, name) for name in model.key)
+    before = joined.get(key)
+    joined[key] = row if before is None else join(before, row)
 
 
 def merge_sql(model: ReadModel[Any], schema: str) -> str:

@@ -40,8 +40,8 @@ class Understood:
     refs: tuple[str, ...] = ()
 
 
-def understand(providers: Mapping[str, Provider], delivery: Delivery, seq: int | None = None) -> Understood:
-    """What `delivery` states, as stated at `seq` (default: its own sequence).
+def understand(providers: Mapping[str, Provider], delivery: Delivery) -> Understood:
+    """What `delivery` states.
 
     Never raises for what a sender wrote: a mistake of ours parks one delivery and does not stop the log.
     """
@@ -49,7 +49,7 @@ def understand(providers: Mapping[str, Provider], delivery: Delivery, seq: int |
     if provider is None:
         return parked(delivery, "unknown_source", f"no provider is called {delivery.source!r}")
     try:
-        return _folded(delivery, tuple(provider.normalize(delivery)), delivery.seq if seq is None else seq)
+        return _folded(delivery, tuple(provider.normalize(delivery)))
     except Ignored as ignored:
         return _without_body(delivery, status="ignored", reason=ignored.reason)
     except Unintelligible as error:
@@ -58,7 +58,7 @@ def understand(providers: Mapping[str, Provider], delivery: Delivery, seq: int |
         return parked(delivery, "not_understood", f"{type(error).__name__} while it was being understood")
 
 
-def _folded(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understood:
+def _folded(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
     if not events:
         return _without_body(delivery, status="ignored", reason="no_events")
     latest_at = micros(delivery.received_at) + FUTURE_S_MAX * MICROSECONDS
@@ -67,10 +67,10 @@ def _folded(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understo
             return parked(
                 delivery, "future_time", f"{event.type} of {event.ref} lies more than 1 h after its receipt"
             )
-    return _stated(delivery, events, seq)
+    return _stated(delivery, events)
 
 
-def _stated(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understood:
+def _stated(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
     statements = []
     rows: list[tuple[str, Any]] = []
     refs: set[str] = set()
@@ -86,7 +86,7 @@ def _stated(delivery: Delivery, events: tuple[Event, ...], seq: int) -> Understo
             )
         statement = Statement(
             event=event,
-            version=version(event.moment, seq, n),
+            version=version(event.moment, delivery.seq, n),
             delivery=delivery.name,
             received_at=delivery.received_at,
             data=data,
@@ -147,26 +147,14 @@ def copy_row(delivery: Delivery, tried_at: datetime) -> DeliveryRow:
 
 
 def ledger_row(understood: Understood, tried_at: datetime) -> DeliveryRow:
-    """The ledger's row of `understood`."""
-    delivery = understood.delivery
-    return DeliveryRow(
-        source=delivery.source,
-        identity=delivery.identity,
-        body_sha256=delivery.body_sha256,
-        kind=delivery.kind,
-        via=delivery.via,
-        verified_by=delivery.verified_by,
+    """The ledger's row of `understood`: where it stands, and what became of it."""
+    return replace(
+        copy_row(understood.delivery, tried_at),
         body_bytes=understood.body_bytes,
-        received_at=delivery.received_at,
-        stream_seq=delivery.seq,
-        last_seq=delivery.seq,
-        first_version=(-delivery.seq,),
-        version=(-delivery.seq, RANKS[understood.status]),
+        version=(-understood.delivery.seq, RANKS[understood.status]),
         status=understood.status,
         reason=understood.reason,
         refs=list(understood.refs),
         event_count=len(understood.statements),
-        attempts=1,
-        first_tried_at=tried_at,
         last_error=understood.error,
     )

@@ -18,8 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.delivery import Delivery
 from providers.port import Provider
-from read_models.merge import join_all, joiner, merge_sql
-from read_models.port import ReadModel
+from read_models.merge import join_all, join_into, joiner, merge_sql
 from read_models.registry import AUDIT, LEDGER, READ_MODELS
 from read_models.table import SCHEMA
 from runtime.postgres import own_fold_lock, share_fold_lock
@@ -212,15 +211,8 @@ class Writer:
             for name, row in understood.rows:
                 model, join = models[name]
                 if getattr(row, str(model.ref_column)) in wanted:
-                    _join_into(rows.setdefault(name, {}), model, join, row)
+                    join_into(rows.setdefault(name, {}), model, join, row)
         return rows, verdicts, grown, read
-
-
-def _join_into(
-    joined: dict[Any, Any], model: ReadModel[Any], join: Callable[[Any, Any], Any], row: Any
-) -> None:
-    key = tuple(getattr(row, name) for name in model.key)
-    joined[key] = row if key not in joined else join(joined[key], row)
 
 
 async def _lock_identities(connection: AsyncConnection, batch: Iterable[Understood]) -> None:
