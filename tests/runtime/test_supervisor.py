@@ -230,9 +230,17 @@ folder = Path(sys.argv[1])
 async def ready(): return (folder / "a.up").exists()
 async def main():
     kept = Supervisor(folder / "logs", print)
-    script = "trap 'echo INT > $DIR/heard; exit 0' INT; touch $DIR/a.up; while :; do sleep 0.01; done"
-    await kept.start(Child(name="a", argv=["sh", "-c", script], env={**os.environ, "DIR": str(folder)}, ready=ready,
-                           stop_signal=Signals.SIGINT))
+    # Blocked and waited for: a shell's trap between two commands was seen to miss the signal.
+    script = '''
+import os, signal
+from pathlib import Path
+folder, heard = Path(os.environ["DIR"]), {signal.SIGINT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+(folder / "a.up").touch()
+(folder / "heard").write_text(signal.sigwait(heard).name.removeprefix("SIG") + chr(10))
+'''
+    await kept.start(Child(name="a", argv=[sys.executable, "-c", script], env={**os.environ, "DIR": str(folder)},
+                           ready=ready, stop_signal=Signals.SIGINT))
     print(kept.pids["a"], flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())
