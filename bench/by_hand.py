@@ -17,11 +17,11 @@ import orjson
 import uvloop
 
 from contracts import delivery as wire
-from providers.registry import PROVIDERS
 from read_models.merge import join_all, merge_sql
 from read_models.registry import LEDGER, READ_MODELS
 from runtime import bus, streams
 from services.projector.understand import ledger_row, understand
+from tests.samples import SOURCES
 
 WORKERS = 2
 IDLE_S = 1.0
@@ -40,7 +40,7 @@ async def work(js: Any, connection: Any, merges: dict[str, str]) -> None:
             entry = wire.from_message(
                 message.subject, message.headers, message.data, bus.sequence_of(message)
             )
-            understood = understand(PROVIDERS, entry)
+            understood = understand(SOURCES, entry)
             rows.setdefault(LEDGER.name, []).append(ledger_row(understood, now))
             for name, row in understood.rows:
                 rows.setdefault(name, []).append(row)

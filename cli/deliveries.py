@@ -18,8 +18,7 @@ from cli.asked import Filters
 from cli.database import READER, DatabaseAway, DatabaseRefused, reading
 from cli.reach import Servers, Trouble
 from contracts.delivery import Delivery, UnreadableDelivery
-from providers.registry import PROVIDERS
-from runtime import bus
+from runtime import bus, ssot
 from runtime.bus import BrokerAway, LogTrimmed
 from runtime.settings import BadSettings
 
@@ -140,11 +139,17 @@ def since(given: str, now: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
+def _declared(servers: Servers) -> set[str]:
+    """The sources that SSOT declares."""
+    return set(ssot.load_providers(reach.ssot_dir(servers.settings)))
+
+
 async def _require_source(servers: Servers, source: str | None) -> None:
     """Raise BadSettings where `source` is none of the providers and the ledger has nothing of it either."""
-    if source is None or source in PROVIDERS:
+    declared = _declared(servers)
+    if source is None or source in declared:
         return
-    known = set(PROVIDERS) | {row["source"] for row in await _ask(servers, _SOURCES, {})}
+    known = declared | {row["source"] for row in await _ask(servers, _SOURCES, {})}
     if source not in known:
         raise BadSettings(f"no source is called {source}: known are {', '.join(sorted(known))}")
 
@@ -156,8 +161,7 @@ def _require_name(name: str) -> None:
         if not digits or len(digits) > len(str(SEQ_MAX)) or int(digits) > SEQ_MAX:
             raise BadSettings(f"{name[:40]} is no sequence: one is 1 to {SEQ_MAX}")
     elif ":" not in name:
-        guesses = " or ".join(f"{source}:{name}" for source in sorted(PROVIDERS))
-        raise BadSettings(f"{name} is neither a sequence nor SOURCE:IDENTITY: try {guesses}")
+        raise BadSettings(f"{name} is neither a sequence nor SOURCE:IDENTITY: try github:{name}")
 
 
 def _is_sequence(name: str) -> bool:

@@ -112,13 +112,14 @@ async def _tell(servers: Servers, running: State, samples: Sequence[Sample]) -> 
 
 def _send(servers: Servers, running: State, sample: Sample) -> tuple[str, str, str]:
     """Send one sample; its line of the table."""
+    source = send.source_of(servers, sample.source)
     parcel = Parcel(
         source=sample.source,
         event=sample.event,
         delivery=sample.delivery,
         body=(SAMPLES / sample.file).read_bytes(),
     )
-    status, answer = send.post(running.http_url, parcel, send.secret_for(servers, sample.source, None))
+    status, answer = send.post(running.http_url, parcel, source, send.secret_for(servers, source, None))
     if status != 200:
         raise DemoFailed(f"{sample.file} was refused with {status}: {answer.get('error', answer)}")
     word = "duplicate of" if answer.get("duplicate") else "stored as"

@@ -22,6 +22,7 @@ from cli import terminal
 from cli.asked import LIST_DEFAULT, LIST_MAX, ROWS_DEFAULT, ROWS_MAX, Filters, Form, Status
 from cli.reach import Servers, Trouble
 from contracts.delivery import MalformedName, UnreadableDelivery
+from contracts.ssot import BadSsot
 from runtime.bus import BrokerAway, LogFull, LogTrimmed
 from runtime.settings import DEFAULT_DATA_DIR, BadSettings
 from runtime.state import NotRunning, Owned
@@ -34,6 +35,7 @@ EXIT_INTERRUPTED = 130
 KNOWN = (
     Trouble,
     BadSettings,
+    BadSsot,
     BrokerAway,
     DidNotStart,
     LogFull,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,8 +13,9 @@ from urllib.parse import urlsplit
 from cli import reach, terminal
 from cli.reach import Servers, Trouble
 from contracts.delivery import require_ascii, require_identity
-from providers.port import Secret
-from providers.registry import PROVIDERS
+from providers import port
+from providers.port import Secret, Source
+from providers.registry import sources
 from runtime import settings, ssot
 from runtime.settings import BadSettings
 from runtime.streams import ACCEPT_S_MAX, BODY_BYTES_MAX
@@ -38,20 +40,31 @@ class Parcel:
 
 def run(servers: Servers, parcel: Parcel, url: str | None, secret_env: str | None) -> bool:
     """Post a parcel and print the answer; whether it was taken. `url` is another ingest than the folder's."""
-    secret = secret_for(servers, parcel.source, secret_env, elsewhere=url is not None)
-    status, answer = post(url or servers.state.http_url, parcel, secret)
+    source = source_of(servers, parcel.source)
+    secret = secret_for(servers, source, secret_env, elsewhere=url is not None)
+    status, answer = post(url or servers.state.http_url, parcel, source, secret)
     terminal.print_json(answer)
     return status == 200 and answer.get("ok") is True
 
 
-def secret_for(servers: Servers, source: str, variable: str | None, elsewhere: bool = False) -> Secret:
+def source_of(servers: Servers, name: str) -> Source:
+    """The source that SSOT declares under `name` and that takes requests; raises BadSettings."""
+    declared = sources(ssot.load(reach.ssot_dir(servers.settings)))
+    taking = {each.name: each for each in declared.values() if each.file.endpoint is not None}
+    if name not in taking:
+        raise BadSettings(
+            f"no source that takes requests is called {name}: known are {', '.join(sorted(taking))}"
+        )
+    return taking[name]
+
+
+def secret_for(servers: Servers, source: Source, variable: str | None, elsewhere: bool = False) -> Secret:
     """What to sign with: the variable that was named, else the data folder's own secret, else the settings'."""
-    if source not in PROVIDERS:
-        raise BadSettings(f"no source is called {source}: known are {', '.join(sorted(PROVIDERS))}")
+    if source.file.unsigned:
+        return Secret("", b"")
     if variable is not None:
         return _first([variable], f"{variable} is not set")
-    file = ssot.load_providers(reach.ssot_dir(servers.settings)).get(source)
-    names = file.secrets if file is not None else []
+    names = source.file.secrets
     for name, path in {} if elsewhere else servers.state.secret_files.items():
         if name in names:
             lines = Path(path).read_bytes().splitlines()
@@ -61,20 +74,24 @@ def secret_for(servers: Servers, source: str, variable: str | None, elsewhere: b
                 )
             return Secret(name, lines[0])
     return _first(
-        names, f"{source} has no secret here: set {' or '.join(names)}, or name one by --secret-env"
+        names, f"{source.name} has no secret here: set {' or '.join(names)}, or name one by --secret-env"
     )
 
 
-def post(base: str, parcel: Parcel, secret: Secret) -> tuple[int, dict[str, Any]]:
+def post(base: str, parcel: Parcel, source: Source, secret: Secret) -> tuple[int, dict[str, Any]]:
     """Sign and post one body; the status and the JSON answer. Raises NotSent where there was none."""
-    source, body = parcel.source, parcel.body
+    body = parcel.body
     if len(body) > BODY_BYTES_MAX:
         raise NotSent(f"the body has {len(body)} bytes, ingest takes at most {BODY_BYTES_MAX}")
     event, delivery = require_ascii(parcel.event), require_identity(parcel.delivery)
-    headers = dict(PROVIDERS[source].request_headers(body, secret, event, delivery))
+    compose: port.Compose = source.provider.compose  # type: ignore[assignment]  # it takes requests
+    made = compose(
+        port.Parcel(body=body, event=event, delivery=delivery, at=datetime.now(UTC)), source, secret
+    )
+    target = f"{source.file.endpoint}?{made.query}" if made.query else str(source.file.endpoint)
     connection = _connection(base)
     try:
-        connection.request("POST", f"/webhooks/{source}", body, headers)
+        connection.request("POST", target, made.body, dict(made.headers))
         response = connection.getresponse()
         said = response.read(ANSWER_BYTES_MAX)
     except UnicodeError:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cli import reach, terminal
+from providers.registry import sources
 from runtime import embedded, ports, settings, ssot, state, streams, supervisor
 from runtime.embedded import DATABASE_USERS, LOOPBACK, MIGRATOR
 from runtime.permissions import USERS
@@ -97,8 +98,8 @@ class Start:
         self._given_nats = _given_nats(loaded)
         self._given_database = _given_database(loaded)
         self._ssot_dir = reach.ssot_dir(loaded)
-        self._providers = ssot.load_providers(self._ssot_dir)
-        self._secret_names = [name for entry in self._providers.values() for name in entry.secrets]
+        self._sources = sources(ssot.load(self._ssot_dir))
+        self._secret_names = [name for source in self._sources.values() for name in source.file.secrets]
         self._host = loaded.odooops_host
         self._port = self._choose_port(port)
         self._ops_ports = {service: self._hold(loaded.odooops_ops_host, 0) for service in SERVICES}
@@ -221,25 +222,27 @@ class Start:
         variable is set.
         """
         files = {}
-        for entry in self._providers.values():
-            name = next(iter(entry.secrets), None)
+        for source in self._sources.values():
+            names = source.file.secrets
+            name = next(iter(names), None)
             if name is None or os.environ.get(name) or os.environ.get(f"{name}_FILE"):
                 continue
             path = self.data_dir / "secrets" / name.lower()
             if not path.exists():
-                if settings.secret_values(entry.secrets):
+                if settings.secret_values(names):
                     continue
-                embedded.write_private(path, secrets.token_urlsafe(SECRET_BYTES) + "\n")
+                made = source.provider.new_secret(secrets.token_bytes(SECRET_BYTES))
+                embedded.write_private(path, made + "\n")
             files[name] = str(path)
         return files
 
     def _without_secret(self) -> dict[str, str]:
         """The sources that ingest will keep closed, each with the variable that opens it."""
         return {
-            name: entry.secrets[0]
-            for name, entry in self._providers.items()
-            if entry.secrets and not entry.unsigned
-            if entry.secrets[0] not in self._secret_files and not settings.secret_values(entry.secrets)
+            name: names[0]
+            for name, source in self._sources.items()
+            if (names := source.file.secrets) and not source.file.unsigned
+            if names[0] not in self._secret_files and not settings.secret_values(names)
         }
 
     def _choose_port(self, asked: int | None) -> int:

@@ -12,6 +12,7 @@ class CodePushed(Event):
     """A branch or tag moved. `ref` is it: `github:<org>/<repo>@refs/heads/main`."""
 
     type: ClassVar[str] = "code.pushed"
+    service: ClassVar[str] = "code"
 
     repository: str
     repository_id: Int64
@@ -42,6 +43,7 @@ class RepositoryChanged(Event):
     """A repository was created, renamed, moved, archived …: `change` says what. `ref`: `github:repository/<id>`."""
 
     type: ClassVar[str] = "repository.changed"
+    service: ClassVar[str] = "platform"
 
     change: str
     repository: str
@@ -60,6 +62,7 @@ class InstallationChanged(Event):
     """An app was installed, suspended, removed …: `change` says what. `ref`: `github:installation/<id>`."""
 
     type: ClassVar[str] = "installation.changed"
+    service: ClassVar[str] = "platform"
 
     change: str
     installation_id: Int64
@@ -76,6 +79,7 @@ class WebhookPinged(Event):
     """A provider tried a webhook of ours. `ref` is the hook: `github:hook/<id>`."""
 
     type: ClassVar[str] = "webhook.pinged"
+    service: ClassVar[str] = "platform"
 
     hook_id: Int64
     target: str | None = None
@@ -92,6 +96,7 @@ class WebhookRemoved(Event):
     """A webhook of ours was deleted at the provider: nothing more will come through it."""
 
     type: ClassVar[str] = "webhook.removed"
+    service: ClassVar[str] = "platform"
 
     hook_id: Int64
     target: str | None = None

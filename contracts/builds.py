@@ -18,6 +18,8 @@ BuildStatus = Literal[
 class BuildEvent(RunEvent):
     """A snapshot of one run attempt. `ref` is the attempt: `github:run/<run id>/<attempt>`."""
 
+    service: ClassVar[str] = "ci"
+
     repository: str
     repository_id: Int64
     run_id: Int64
@@ -74,6 +76,8 @@ class BuildFinished(BuildEvent):
 
 class BuildJobEvent(RunEvent):
     """A snapshot of one job of a run attempt. `ref` is the job: `github:job/<job id>`."""
+
+    service: ClassVar[str] = "ci"
 
     build_ref: str
     repository: str

@@ -16,6 +16,8 @@ DeploymentStatus = Literal["queued", "deploying", "success", "failed", "inactive
 class DeploymentEvent(RunEvent):
     """What never changes about a deployment. `ref` is the deployment: `github:deployment/<id>`."""
 
+    service: ClassVar[str] = "deploy"
+
     repository: str
     repository_id: Int64
     deployment_id: Int64
@@ -32,10 +34,6 @@ class DeploymentEvent(RunEvent):
     @property
     def correlation(self) -> str | None:
         return self.commit_sha
-
-    @property
-    def env(self) -> str:
-        return self.environment
 
     @property
     def summary(self) -> str:

@@ -19,6 +19,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from contracts.version import Moment
 
 Level = Literal["debug", "info", "warn", "error"]
+Env = Literal["prod", "stage", "dev", "unknown"]
+"""Environments, by the rules of ssot/environments.yaml; `unknown` where none of them fits."""
 
 SUBJECT_ROOT = "events"
 SPEC_VERSION = "1.0"
@@ -34,6 +36,8 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
     type: ClassVar[str]
+    service: ClassVar[str]
+    """Which part of the platform the family belongs to: `ci`, `deploy`, `work` …"""
 
     source: str
     """Which provider told us: `github`."""
@@ -47,6 +51,8 @@ class Event(BaseModel):
     """The provider's time of the fact; where it gives none, the time of receipt."""
     actor: str | None = None
     """Who did it, by the provider's account name."""
+    env: Env | None = None
+    """The environment that it is about; null where the thing belongs to none."""
 
     @cached_property
     def id(self) -> str:
@@ -72,11 +78,6 @@ class Event(BaseModel):
     @property
     def correlation(self) -> str | None:
         """What ties events of several things together: the commit, where there is one."""
-        return None
-
-    @property
-    def env(self) -> str | None:
-        """The environment that the event is about, by the provider's name for it."""
         return None
 
     @property

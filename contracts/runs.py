@@ -16,6 +16,8 @@ RunKind = Literal["check_run", "check_suite"]
 class ReportedRun(RunEvent):
     """A snapshot of one reported run. `ref` is the run: `github:check_run/<id>`."""
 
+    service: ClassVar[str] = "ci"
+
     kind: RunKind
     name: str
     reporter: str | None = None

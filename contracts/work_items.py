@@ -21,6 +21,8 @@ class WorkItemEvent(Event):
     those fields mean nothing and no read model takes them.
     """
 
+    service: ClassVar[str] = "work"
+
     system: str
     kind: WorkItemKind
     external_id: str

@@ -5,12 +5,17 @@ A provider is a value. `runtime` and `services` drive it; it never sees a socket
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from datetime import datetime
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ValidationError
 
 from contracts.delivery import Delivery
 from contracts.envelope import Event
+from contracts.ssot import Environments, ProviderFile, Strict
 
 
 class Refused(Exception):
@@ -47,6 +52,33 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request without its body: `headers` by lower-cased name, `query` undecoded and without the `?`."""
+
+    method: str
+    headers: Mapping[str, str]
+    query: str = field(default="", repr=False)
+    received_at: datetime
+    """When its head had arrived: what the age of a signature is measured by."""
+
+
+class NoOptions(Strict):
+    """The options of a provider that knows none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A sender as SSOT declares it. One provider may serve several: they share its code, not their secrets."""
+
+    name: str
+    provider: Provider
+    file: ProviderFile
+    options: Any
+    """What `options` in its file says, as the model that its provider names."""
+    environments: Environments = field(default_factory=Environments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """What verification found out about a request whose body may be stored."""
 
@@ -65,12 +97,52 @@ class Verification(Protocol):
         """Judge the whole request; `body` is all chunks joined. Raises Refused."""
 
 
-Verify = Callable[[Mapping[str, str], Sequence[Secret]], Verification]
-"""Opens the verification of a request, given its headers (lower-cased names) and the secrets that may have
-signed it. Raises Refused at once where the headers alone decide."""
+Verify = Callable[[Request, Source, Sequence[Secret]], Verification]
+"""Opens the verification of a request, given the secrets that may have signed it. Raises Refused at once where
+the head alone decides."""
 
-Normalize = Callable[[Delivery], Iterable[Event]]
-"""What a delivery means, in order. Raises Ignored or Unintelligible. Pure: equal deliveries, equal events."""
+Normalize = Callable[[Delivery, Source], Iterable[Event]]
+"""What a delivery of a source means, in order. Raises Ignored or Unintelligible. Pure: equal deliveries of equal
+sources, equal events."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One thing that the answer of a provider's API shows.
+
+    `body` is what may be stored of it: see contracts/observation.py.
+    """
+
+    ref: str
+    kind: str
+    body: bytes = field(repr=False)
+
+
+Items = Callable[[str, str, bytes], list[Item]]
+"""The items of one page, given its kind (`droplets`), its scope and the answer's body; what must not be stored is
+removed from them. Raises Unintelligible."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """What is to be delivered as if by its sender: `event` is its name for the kind, `at` the time to sign with."""
+
+    body: bytes = field(repr=False)
+    event: str
+    delivery: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """A request as its sender would make it. `query` is without the `?`."""
+
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    query: str = field(default="", repr=False)
+
+
+Compose = Callable[[Parcel, Source, Secret], Composed]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,21 +163,13 @@ class Stored:
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a request was, besides its body: `method` as sent, `headers` by lower-cased name."""
-
-    method: str
-    headers: Mapping[str, str]
-
-
-ShapeAnswer = Callable[[Stored | Refused, Asked], Answer]
+ShapeAnswer = Callable[[Stored | Refused, Request], Answer]
 """The answer to what became of a request. Any method but POST comes here as Refused(405): a provider whose
 sender asks before it posts (OPTIONS) answers that here, from the headers; one whose sender wants a word of its
 body back finds the body in `Stored.delivery`."""
 
 
-def answer(outcome: Stored | Refused, asked: Asked) -> Answer:
+def answer(outcome: Stored | Refused, asked: Request) -> Answer:
     """The answer that a sender gets unless its provider shapes its own."""
     if isinstance(outcome, Stored):
         return Answer(
@@ -123,15 +187,43 @@ def answer(outcome: Stored | Refused, asked: Asked) -> Answer:
     )
 
 
+PROBLEMS_SHOWN_MAX = 3
+
+
+def problems_of(error: ValidationError) -> str:
+    """Where a body differs from its model, by field and kind of problem, never by value."""
+    problems = [
+        f"{'.'.join(map(str, problem['loc'])) or 'the whole'} ({problem['type']})"
+        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    shown = ", ".join(problems[:PROBLEMS_SHOWN_MAX])
+    hidden = len(problems) - PROBLEMS_SHOWN_MAX
+    return f"{shown} and {hidden} more" if hidden > 0 else shown
+
+
+def secret_text(random: bytes) -> str:
+    """A secret that is nothing but text: base64url without padding."""
+    return urlsafe_b64encode(random).decode().rstrip("=")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """One sender of deliveries. `headers` are the request headers that its deliveries keep, lower-cased."""
+    """The code for one kind of sender."""
 
     name: str
-    headers: tuple[str, ...]
-    verify: Verify
+    headers: tuple[str, ...] = ()
+    """Request headers that its deliveries keep, lower-cased; one that ends in `*` stands for all that begin so."""
+    verify: Verify | None
+    """None where it sends no requests."""
     normalize: Normalize
-    request_headers: Callable[[bytes, Secret, str, str], Mapping[str, str]]
-    """All headers of the request by which the sender would deliver this body, as this event (or kind) and under
-    this delivery id: for the CLI's `send`, the demo and the tests."""
+    compose: Compose | None
+    """The request by which the sender would deliver a body: for the CLI's `send`, the demo and the tests."""
     answer: ShapeAnswer = answer
+    may_be_unsigned: bool = False
+    """Whether its senders may be unable to prove who they are, so that a source may say `unsigned: true`."""
+    new_secret: Callable[[bytes], str] = secret_text
+    """A secret made of random bytes, in the form in which the sender takes it."""
+    options: type[BaseModel] = NoOptions
+    """What `options` in a source's file may say."""
+    items: Items | None = None
+    """None where its API is not read."""

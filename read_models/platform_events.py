@@ -11,19 +11,6 @@ from contracts.registry import EVENTS
 from contracts.version import Version
 from read_models.port import KEY, LATEST, PERSONAL, VERSION, Index, ReadModel, Statement, on
 
-SERVICES = {
-    "build": "ci",
-    "build_job": "ci",
-    "run": "ci",
-    "deployment": "deploy",
-    "work_item": "work",
-    "code": "code",
-    "repository": "platform",
-    "installation": "platform",
-    "webhook": "platform",
-}
-"""Which part of the platform a family of events belongs to."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformEvent:
@@ -54,7 +41,7 @@ def _row(statement: Statement[Event]) -> PlatformEvent:
         event_type=event.type,
         ref=event.ref,
         source=event.source,
-        service=SERVICES[event.type.partition(".")[0]],
+        service=event.service,
         env=event.env,
         level=event.level,
         message=event.summary,

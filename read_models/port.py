@@ -13,6 +13,7 @@ from functools import cached_property
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from contracts.delivery import Via
 from contracts.envelope import Event
 from contracts.version import Version
 
@@ -74,11 +75,12 @@ class Statement(Generic[E]):
     version: Version
     delivery: str
     received_at: datetime
+    via: Via
     data: bytes
 
 
 Fold = Callable[[Statement[Any]], Any]
-"""One statement to one partial row, or None where it says nothing to this model."""
+"""One statement to one partial row, to a list of them, or to None where it says nothing to this model."""
 
 
 @dataclass(frozen=True, slots=True)

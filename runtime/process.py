@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from contracts.ssot import BadSsot
 from runtime import log as logs
 from runtime import settings as settings_module
 from runtime.settings import BadSettings, Settings
@@ -177,7 +178,7 @@ def run(service: str, main: Callable[[Settings, Any, asyncio.Event], Coroutine[A
 
     try:
         uvloop.run(supervised())
-    except BadSettings as error:
+    except (BadSettings, BadSsot) as error:
         sys.stderr.write(f"{service}: {error}\n")
         return 2
     return 0

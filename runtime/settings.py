@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 SECRETS_PER_SOURCE_MAX = 8
+SECRETS_LOOK_S = 1.0
 DEFAULT_DATA_DIR = Path(".odooops")
 
 
@@ -151,6 +153,53 @@ def secret_values(names: Sequence[str]) -> list[tuple[str, bytes]]:
             f"{names[0]}: {len(found)} secrets are set, at most {SECRETS_PER_SOURCE_MAX} are tried"
         )
     return found
+
+
+class Secrets:
+    """The secrets called `names`, read again when a file that holds them changes.
+
+    Files are looked at when they are asked for, at most once in SECRETS_LOOK_S. Where one cannot be read, what was
+    read last stays: a file that is being replaced must not refuse a sender who never tries again. An emptied file
+    holds no secret.
+    """
+
+    def __init__(self, names: Sequence[str], changed: Callable[[list[str], str | None], None]) -> None:
+        self._names = names
+        self._changed = changed
+        """Hears the names of what was read again, or why it was not."""
+        self._seen = self._look()
+        self._current = secret_values(names)
+        self._look_at = time.monotonic() + SECRETS_LOOK_S
+
+    def current(self) -> list[tuple[str, bytes]]:
+        """Each secret with its name, as `secret_values` gives them."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + SECRETS_LOOK_S
+            seen = self._look()
+            if seen != self._seen:
+                self._seen = seen
+                self._read_again()
+        return self._current
+
+    def _read_again(self) -> None:
+        try:
+            self._current = secret_values(self._names)
+        except BadSettings as error:
+            self._changed([], str(error))
+        else:
+            self._changed([name for name, _ in self._current], None)
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        """What tells whether the files are still the same."""
+        return [_stamp(path) for name in self._names if (path := os.environ.get(f"{name}_FILE"))]
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _read(variable: str, path: str) -> bytes:

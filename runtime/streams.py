@@ -31,6 +31,8 @@ BODIES_IN_FLIGHT_BYTES_MAX = 256_000_000
 BODY_READ_S_MAX = 30.0
 HEADER_CHARS_MAX = 1024
 """Of a header that is stored with its body: a message has to have room for all of them."""
+HEADERS_CHARS_MAX = 8_192
+"""Of all of them, names included."""
 RETRY_AFTER_S = 5
 LOG_AGAIN_S = 10.0
 """How long the same line about strangers' requests is not written again."""

@@ -8,8 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts.delivery import Delivery, body_sha256
+from providers.registry import sources
+from runtime import ssot
 
 FIXTURES = Path(__file__).parent / "providers" / "github" / "fixtures"
+SOURCES = sources(ssot.load(Path(__file__).parents[1] / "ssot"))
+"""The sources as the repository's own SSOT declares them."""
 RECEIVED_AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 

@@ -6,7 +6,7 @@ What we rely on, and the traps: contracts/upstream/github.md
 """
 
 from providers.github.normalize import normalize
-from providers.github.verify import KEPT_HEADERS, open_verification, request_headers
+from providers.github.verify import KEPT_HEADERS, compose, open_verification
 from providers.port import Provider
 
 PROVIDER = Provider(
@@ -14,5 +14,5 @@ PROVIDER = Provider(
     headers=KEPT_HEADERS,
     verify=open_verification,
     normalize=normalize,
-    request_headers=request_headers,
+    compose=compose,
 )

@@ -14,9 +14,7 @@ from contracts.text import NotJson, parse
 from providers.github import audit, builds, checks, deployments, payloads, work_items
 from providers.github.body import FORM_TYPE, MalformedForm, form_payload, media_type
 from providers.github.verify import CONTENT_TYPE, EVENT
-from providers.port import Ignored, Unintelligible
-
-PROBLEMS_SHOWN_MAX = 3
+from providers.port import Ignored, Source, Unintelligible, problems_of
 
 P = TypeVar("P", bound=payloads.Payload)
 
@@ -47,7 +45,7 @@ KINDS: Mapping[str, Kind[Any]] = {
 }
 
 
-def normalize(delivery: Delivery) -> list[Event]:
+def normalize(delivery: Delivery, source: Source) -> list[Event]:
     """The events of a delivery; raises Ignored where there are none, Unintelligible to have it parked."""
     name = delivery.headers.get(EVENT, delivery.kind).lower()
     kind = KINDS.get(name)
@@ -58,7 +56,9 @@ def normalize(delivery: Delivery) -> list[Event]:
     except (MalformedForm, NotJson) as error:
         raise Unintelligible("not_json", f"The body of this {name} cannot be read: {error}.") from None
     except ValidationError as error:
-        raise Unintelligible("shape_mismatch", f"This is not a body of {name}: {_problems(error)}.") from None
+        raise Unintelligible(
+            "shape_mismatch", f"This is not a body of {name}: {problems_of(error)}."
+        ) from None
     return kind.events(payload, delivery)
 
 
@@ -66,14 +66,3 @@ def _json_text(delivery: Delivery) -> bytes:
     if media_type(delivery.headers.get(CONTENT_TYPE, "")) == FORM_TYPE:
         return form_payload(delivery.body)
     return delivery.body
-
-
-def _problems(error: ValidationError) -> str:
-    """Where a body differs from its model, by field and kind of problem, never by value."""
-    problems = [
-        f"{'.'.join(map(str, problem['loc'])) or 'the whole'} ({problem['type']})"
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    shown = ", ".join(problems[:PROBLEMS_SHOWN_MAX])
-    hidden = len(problems) - PROBLEMS_SHOWN_MAX
-    return f"{shown} and {hidden} more" if hidden > 0 else shown

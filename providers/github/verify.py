@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contracts.delivery import MalformedName, require_ascii, require_identity, subject_token
 from contracts.text import NotJson, require_object
 from providers.github.body import FORM_TYPE, JSON_TYPE, MalformedForm, form_payload, media_type
-from providers.port import Receipt, Refused, Secret
+from providers.port import Composed, Parcel, Receipt, Refused, Request, Secret, Source
 
 SIGNATURE = "x-hub-signature-256"
 DELIVERY = "x-github-delivery"
@@ -33,19 +33,20 @@ def sign(body: bytes, secret: Secret) -> dict[str, str]:
     return {SIGNATURE: PREFIX + hmac.digest(secret.value, body, DIGEST).hex()}
 
 
-def request_headers(body: bytes, secret: Secret, event: str, delivery: str) -> dict[str, str]:
-    """The headers of GitHub's request for `body`, a JSON text."""
-    return {CONTENT_TYPE: JSON_TYPE, EVENT: event, DELIVERY: delivery, **sign(body, secret)}
+def compose(parcel: Parcel, source: Source, secret: Secret) -> Composed:
+    """GitHub's request for a JSON text."""
+    headers = {CONTENT_TYPE: JSON_TYPE, EVENT: parcel.event, DELIVERY: parcel.delivery}
+    return Composed(headers={**headers, **sign(parcel.body, secret)}, body=parcel.body)
 
 
-def open_verification(headers: Mapping[str, str], secrets: Sequence[Secret]) -> SignedRequest:
+def open_verification(request: Request, source: Source, secrets: Sequence[Secret]) -> SignedRequest:
     """Begin to verify a request; refuses at once what is not signed at all."""
-    claimed = headers.get(SIGNATURE)
+    claimed = request.headers.get(SIGNATURE)
     if claimed is None:
         raise Refused(401, "missing_signature", "The header X-Hub-Signature-256 is missing.")
     if not _SIGNATURE.fullmatch(claimed):
         raise _bad_signature()
-    return SignedRequest(headers, claimed, secrets)
+    return SignedRequest(request.headers, claimed, secrets)
 
 
 class SignedRequest:

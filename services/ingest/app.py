@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import APIError, NotFoundError
 
-from contracts.ssot import ProviderFile
-from providers.port import Provider, Secret
-from providers.registry import PROVIDERS
-from runtime import bus, process, settings, ssot, streams
-from runtime.settings import BadSettings, Settings
+from providers.port import Secret, Source
+from providers.registry import sources
+from runtime import bus, process, ssot, streams
+from runtime.settings import Secrets, Settings
 from services.ingest.receive import Endpoint, Receiver
 from services.ingest.seldom import Seldom
 
 
 async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
     """Run until `stopping`; requests in hand are finished."""
-    endpoints, closed = open_endpoints(PROVIDERS, ssot.load_providers(given.odooops_ssot_dir), log)
-    receiver = Receiver(endpoints, closed, log)
+    declared = sources(ssot.load(given.odooops_ssot_dir)).values()
+    endpoints = endpoints_of(declared, log)
+    receiver = Receiver(endpoints, log)
     broker = Broker(given.nats_for("ingest"), log)
     connecting = asyncio.create_task(broker.connect(receiver))
     try:
@@ -31,7 +31,12 @@ async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
             process.serve_http(receiver, given.odooops_host, given.odooops_port),
             process.serve_ops(given, broker.problems),
         ):
-            log.info("listening", host=given.odooops_host, port=given.odooops_port, sources=sorted(endpoints))
+            log.info(
+                "listening",
+                host=given.odooops_host,
+                port=given.odooops_port,
+                sources=sorted(each.source.name for each in endpoints if not each.closed),
+            )
             waiting = asyncio.create_task(stopping.wait())
             await asyncio.wait({connecting, waiting}, return_when=asyncio.FIRST_COMPLETED)
             if connecting.done():
@@ -90,25 +95,28 @@ class Broker:
             process.lost("the broker's client has given up")
 
 
-def open_endpoints(
-    providers: Mapping[str, Provider], files: Mapping[str, ProviderFile], log: Any
-) -> tuple[dict[str, Endpoint], dict[str, str]]:
-    """The sources that have a secret or say that they cannot sign; and the others, with what is missing."""
-    endpoints: dict[str, Endpoint] = {}
-    closed: dict[str, str] = {}
-    for name, file in files.items():
-        provider = providers.get(name)
-        if provider is None:
-            raise BadSettings(
-                f"ssot/providers/{name}.yaml: no provider is called {name}; known: {', '.join(providers)}"
-            )
-        secrets = [Secret(secret, value) for secret, value in settings.secret_values(file.secrets)]
-        if secrets or file.unsigned:
-            endpoints[name] = Endpoint(provider, secrets)
-            if file.unsigned:
-                log.warning("this source is unsigned: anybody can write into its log", source=name)
+def endpoints_of(sources: Iterable[Source], log: Any) -> list[Endpoint]:
+    """The sources that take requests; those that are closed or unsigned are named in the log."""
+    endpoints = [
+        Endpoint(source, secrets_of(source, log)) for source in sources if source.file.endpoint is not None
+    ]
+    for endpoint in endpoints:
+        name = endpoint.source.name
+        if endpoint.closed:
+            log.warning("source closed", source=name, reason=endpoint.closed)
+        elif endpoint.source.file.unsigned:
+            log.warning("this source is unsigned: anybody can write into its log", source=name)
+    return endpoints
+
+
+def secrets_of(source: Source, log: Any) -> Callable[[], list[Secret]]:
+    """The secrets of a source as they are now: files of secrets are read again when they change."""
+
+    def changed(names: list[str], trouble: str | None) -> None:
+        if trouble is None:
+            log.info("secrets read again", source=source.name, secrets=names)
         else:
-            wanted = file.secrets[0] if file.secrets else "a secret"
-            closed[name] = f"{name} is closed: it has no secret, set {wanted} or {wanted}_FILE"
-            log.warning("source closed", source=name, reason=closed[name])
-    return endpoints, closed
+            log.error("secrets not read again, the old ones stay", source=source.name, reason=trouble)
+
+    kept = Secrets(source.file.secrets, changed)
+    return lambda: [Secret(name, value) for name, value in kept.current()]

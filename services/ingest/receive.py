@@ -7,8 +7,9 @@ so that the answer is JSON whatever was asked, and a refused body is read before
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import Receive, Scope, Send
 
 from contracts.delivery import Delivery, MalformedName, body_sha256, require_ascii
-from providers.port import Answer, Asked, Provider, Receipt, Refused, Secret, Stored, answer
+from contracts.ssot import ENDPOINT_PATTERN
+from providers.port import Answer, Receipt, Refused, Request, Secret, Source, Stored, Verify, answer
 from runtime import bus, streams
 from services.ingest.body import Body, Memory, SenderLeft
 from services.ingest.seldom import Seldom
@@ -36,27 +38,35 @@ IN_FLIGHT = Gauge("odooops_ingest_body_bytes", "Bytes of bodies held in memory")
 HEALTH = "/healthz"
 WEBHOOKS = "/webhooks/"
 UNKNOWN = "unknown"
+_ENDPOINT = re.compile(ENDPOINT_PATTERN)
 _HEALTHY = Answer(status=200, body={"ok": True})
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A source that is open: its provider and the secrets that may have signed."""
+    """A source that takes requests, and the secrets that may have signed them, as they are now."""
 
-    provider: Provider
-    secrets: Sequence[Secret]
+    source: Source
+    secrets: Callable[[], Sequence[Secret]]
+
+    @property
+    def closed(self) -> str | None:
+        """Why nothing is taken; None where it is open."""
+        if self.source.file.unsigned or self.secrets():
+            return None
+        name, wanted = self.source.name, self.source.file.secrets
+        first = wanted[0] if wanted else "a secret"
+        return f"{name} is closed: it has no secret, set {first} or {first}_FILE"
 
 
 class Receiver:
-    """The ASGI application of the public port: POST /webhooks/{source}, and /healthz."""
+    """The ASGI application of the public port: POST to the endpoints, and /healthz."""
 
-    def __init__(self, endpoints: Mapping[str, Endpoint], closed: Mapping[str, str], log: Any) -> None:
+    def __init__(self, endpoints: Iterable[Endpoint], log: Any) -> None:
         self.js: JetStreamContext | None = None
         """None until the broker has been reached for the first time."""
         self.memory = Memory()
-        self._endpoints = endpoints
-        self._closed = closed
-        """Sources that are configured and not open, with the reason."""
+        self._endpoints = {str(each.source.file.endpoint): each for each in endpoints}
         self._log = log
         self._seldom = Seldom(log)
         IN_FLIGHT.set_function(lambda: self.memory.held)
@@ -68,23 +78,30 @@ class Receiver:
             await _send(_HEALTHY, send)
             return
         started = time.perf_counter()
-        source = path.removeprefix(WEBHOOKS) if path.startswith(WEBHOOKS) else ""
-        headers = _headers(scope)
-        body = Body(receive, self.memory, headers.get("content-length"))
+        endpoint = self._endpoints.get(path)
+        request = Request(
+            method=scope["method"],
+            headers=_headers(scope),
+            query=scope["query_string"].decode("latin-1"),
+            received_at=datetime.now(UTC),
+        )
+        body = Body(receive, self.memory, request.headers.get("content-length"))
         try:
-            outcome = await self._outcome(source, scope["method"], headers, body)
+            outcome = await self._outcome(endpoint, path, request, body)
         finally:
             body.release()
         if isinstance(outcome, Refused):
             await body.drain()
-        await self._answer(source, outcome, Asked(scope["method"], headers), send)
+        await self._answer(endpoint, outcome, request, send)
         SECONDS.observe(time.perf_counter() - started)
 
     async def _outcome(
-        self, source: str, method: str, headers: Mapping[str, str], body: Body
+        self, endpoint: Endpoint | None, path: str, request: Request, body: Body
     ) -> Stored | Refused:
         try:
-            return await self._take(source, method, headers, body)
+            if endpoint is None:
+                raise self._nothing_at(path)
+            return await self._take(endpoint, request, body)
         except Refused as refused:
             # Its traceback would hold the body and the connection in a cycle until the garbage is collected.
             return refused.with_traceback(None)
@@ -94,27 +111,29 @@ class Receiver:
             body.abandon()
             return Refused(503, "stopping", "this process is stopping, send it again")
         except Exception:  # noqa: BLE001  # a mistake of ours is answered in JSON too, and logged
-            self._log.exception("a request failed", source=self._label(source))
+            self._log.exception("a request failed", source=_label(endpoint))
             return Refused(500, "internal_error", "something is wrong here, send it again later")
 
-    async def _take(self, source: str, method: str, headers: Mapping[str, str], body: Body) -> Stored:
-        endpoint = self._endpoint(source)
-        if method != "POST":
-            raise Refused(405, "method_not_allowed", f"{method} is not taken here, use POST")
-        received_at = datetime.now(UTC)
-        verification = endpoint.provider.verify(headers, endpoint.secrets)
+    async def _take(self, endpoint: Endpoint, request: Request, body: Body) -> Stored:
+        source, secrets = endpoint.source, endpoint.secrets()
+        if (closed := endpoint.closed) is not None:
+            raise Refused(404, "source_closed", closed)
+        if request.method != "POST":
+            raise Refused(405, "method_not_allowed", f"{request.method} is not taken here, use POST")
+        verify: Verify = source.provider.verify  # type: ignore[assignment]  # an endpoint's provider has one
+        verification = verify(request, source, secrets)
         raw = await body.read(verification.update)
         receipt: Receipt = verification.finish(raw)
         delivery = Delivery(
-            source=source,
+            source=source.name,
             identity=receipt.identity,
             kind=receipt.kind,
             via="webhook",
-            received_at=received_at,
+            received_at=request.received_at,
             body=raw,
             body_sha256=body_sha256(raw),
             verified_by=receipt.verified_by,
-            headers=_kept(headers, endpoint.provider.headers),
+            headers=_kept(request.headers, source.provider.headers),
         )
         seq, duplicate = await self._store(delivery)
         return Stored(delivery=delivery, seq=seq, duplicate=duplicate)
@@ -131,21 +150,19 @@ class Receiver:
             self._seldom.warning("not stored", reason=str(error) or type(error).__name__)
             raise Refused(503, "broker_away", "the log did not acknowledge in time, send it again") from None
 
-    def _endpoint(self, source: str) -> Endpoint:
-        endpoint = self._endpoints.get(source)
-        if endpoint is not None:
-            return endpoint
-        if source in self._closed:
-            raise Refused(404, "source_closed", self._closed[source])
-        if not source or "/" in source:
-            raise Refused(404, "not_found", f"there is nothing here, use POST {WEBHOOKS}{{source}}")
-        known = ", ".join(sorted(self._endpoints)) or "none"
-        raise Refused(404, "unknown_source", f"no such source, known sources: {known}")
+    def _nothing_at(self, path: str) -> Refused:
+        if not _ENDPOINT.fullmatch(path):
+            return Refused(404, "not_found", f"there is nothing here, use POST {WEBHOOKS}{{source}}")
+        known = ", ".join(
+            sorted(path.removeprefix(WEBHOOKS) for path, each in self._endpoints.items() if not each.closed)
+        )
+        return Refused(404, "unknown_source", f"no such source, known sources: {known or 'none'}")
 
-    async def _answer(self, source: str, outcome: Stored | Refused, asked: Asked, send: Send) -> None:
-        endpoint = self._endpoints.get(source)
-        shaped = (answer if endpoint is None else endpoint.provider.answer)(outcome, asked)
-        label = self._label(source)
+    async def _answer(
+        self, endpoint: Endpoint | None, outcome: Stored | Refused, request: Request, send: Send
+    ) -> None:
+        shaped = (answer if endpoint is None else endpoint.source.provider.answer)(outcome, request)
+        label = _label(endpoint)
         if isinstance(outcome, Refused):
             reason = outcome.reason
             self._seldom.info("refused", source=label, status=shaped.status, reason=reason)
@@ -154,9 +171,10 @@ class Receiver:
         REQUESTS.labels(label, str(shaped.status), reason).inc()
         await _send(shaped, send)
 
-    def _label(self, source: str) -> str:
-        """`source` where it is ours: strangers may not make up metric labels."""
-        return source if source in self._endpoints or source in self._closed else UNKNOWN
+
+def _label(endpoint: Endpoint | None) -> str:
+    """The source's name where there is one: strangers may not make up metric labels."""
+    return UNKNOWN if endpoint is None else endpoint.source.name
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -172,6 +190,8 @@ def _headers(scope: Scope) -> dict[str, str]:
 def _kept(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     """The headers that go into the log with the body."""
     kept = {name: headers[name] for name in names if name in headers}
+    for prefix in (name[:-1] for name in names if name.endswith("*")):
+        kept.update((name, value) for name, value in headers.items() if name.startswith(prefix))
     for name, value in kept.items():
         if len(value) > streams.HEADER_CHARS_MAX:
             sentence = f"the header {name} is longer than {streams.HEADER_CHARS_MAX} characters"
@@ -180,6 +200,9 @@ def _kept(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
             require_ascii(value)
         except MalformedName:
             raise Refused(400, "header_not_ascii", f"the header {name} is not printable ASCII") from None
+    if sum(len(name) + len(value) for name, value in kept.items()) > streams.HEADERS_CHARS_MAX:
+        sentence = f"the headers to keep have over {streams.HEADERS_CHARS_MAX} characters together"
+        raise Refused(431, "headers_too_long", sentence)
     return kept
 
 

@@ -29,9 +29,9 @@ from contracts import delivery as wire
 from contracts.delivery import Delivery, UnreadableDelivery
 from contracts.envelope import to_headers
 from contracts.text import clean
-from providers.port import Provider
-from providers.registry import PROVIDERS
-from runtime import bus, postgres, process, streams
+from providers.port import Source
+from providers.registry import sources
+from runtime import bus, postgres, process, ssot, streams
 from runtime.bus import BrokerAway, LogTrimmed, Message
 from runtime.pull import ConsumerGone, Pull
 from runtime.settings import Settings
@@ -59,6 +59,7 @@ _CANNOT_BE_WRITTEN = (DBAPIError, LogTrimmed, RefoldTooWide, UnreadableDelivery,
 
 async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
     """Run until `stopping`."""
+    declared = sources(ssot.load(settings.odooops_ssot_dir))
     leaving = False
 
     def given_up() -> None:
@@ -77,7 +78,7 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
         return
     nc = connecting.result()
     engine = postgres.make_engine(settings.database_for("projector"), "projector")
-    projector = Projector(nc, engine, PROVIDERS, log, stopping)
+    projector = Projector(nc, engine, declared, log, stopping)
     try:
         async with process.serve_ops(settings, projector.problems), asyncio.TaskGroup() as group:
             log.info("running", workers=streams.PROJECTOR_WORKERS)
@@ -97,19 +98,19 @@ class Projector:
         self,
         nc: Client,
         engine: AsyncEngine,
-        providers: Mapping[str, Provider],
+        sources: Mapping[str, Source],
         log: Any,
         stopping: asyncio.Event,
     ) -> None:
         self.nc = nc
         self.js = nc.jetstream()
         self.engine = engine
-        self.providers = providers
+        self.sources = sources
         self.log = log
         self.stopping = stopping
         self._large_bodies = asyncio.Semaphore(streams.LARGE_BODIES_AT_ONCE)
         self.pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, streams.FETCH_COUNT)
-        self.writer = Writer(engine, Sql.of(), providers, lambda seq: bus.read_delivery(self.js, seq))
+        self.writer = Writer(engine, Sql.of(), sources, lambda seq: bus.read_delivery(self.js, seq))
 
     async def work(self) -> None:
         """Fetch and handle batches until told to stop; a batch in hand is finished first."""
@@ -190,7 +191,7 @@ class Projector:
                 )
             except UnreadableDelivery as error:
                 return parked(_named(message, seq), "unreadable", str(error))
-            return None if delivery is None else understand(self.providers, delivery)
+            return None if delivery is None else understand(self.sources, delivery)
 
     async def _patiently(self, server: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
         """What `attempt` returns, tried again while `server` is away; None where the process is to stop."""

@@ -11,7 +11,7 @@ from contracts.delivery import Delivery
 from contracts.envelope import Event
 from contracts.text import clean
 from contracts.version import micros, version
-from providers.port import Ignored, Provider, Unintelligible
+from providers.port import Ignored, Source, Unintelligible
 from read_models.deliveries import RANKS, DeliveryRow, Status
 from read_models.port import Statement
 from read_models.registry import FOLDS
@@ -40,16 +40,16 @@ class Understood:
     refs: tuple[str, ...] = ()
 
 
-def understand(providers: Mapping[str, Provider], delivery: Delivery) -> Understood:
+def understand(sources: Mapping[str, Source], delivery: Delivery) -> Understood:
     """What `delivery` states.
 
     Never raises for what a sender wrote: a mistake of ours parks one delivery and does not stop the log.
     """
-    provider = providers.get(delivery.source)
-    if provider is None:
-        return parked(delivery, "unknown_source", f"no provider is called {delivery.source!r}")
+    source = sources.get(delivery.source)
+    if source is None:
+        return parked(delivery, "unknown_source", f"there is no ssot/providers/{delivery.source}.yaml")
     try:
-        return _folded(delivery, tuple(provider.normalize(delivery)))
+        return _folded(delivery, tuple(source.provider.normalize(delivery, source)))
     except Ignored as ignored:
         return _without_body(delivery, status="ignored", reason=ignored.reason)
     except Unintelligible as error:
@@ -89,16 +89,18 @@ def _stated(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
             version=version(event.moment, delivery.seq, n),
             delivery=delivery.name,
             received_at=delivery.received_at,
+            via=delivery.via,
             data=data,
         )
         statements.append(statement)
         refs.add(event.ref)
         for model, fold in FOLDS.get(type(event), ()):
-            row = fold(statement)
-            if row is not None:
-                rows.append((model.name, row))
-                if model.ref_column is not None:
-                    refs.add(getattr(row, model.ref_column))
+            folded = fold(statement)
+            for row in folded if isinstance(folded, list) else (folded,):
+                if row is not None:
+                    rows.append((model.name, row))
+                    if model.ref_column is not None:
+                        refs.add(getattr(row, model.ref_column))
     if len(refs) > REFS_PER_DELIVERY_MAX:
         return parked(
             delivery, "too_many_refs", f"it names {len(refs)} things, at most {REFS_PER_DELIVERY_MAX}"

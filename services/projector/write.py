@@ -17,7 +17,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.delivery import Delivery
-from providers.port import Provider
+from providers.port import Source
 from read_models.merge import join_all, join_into, joiner, merge_sql
 from read_models.registry import AUDIT, LEDGER, READ_MODELS
 from read_models.table import SCHEMA
@@ -104,11 +104,11 @@ class Sql:
 
 @dataclass(frozen=True)
 class Writer:
-    """What folding needs: a database, the statements for a schema, today's code, and the log to read back from."""
+    """What folding needs: a database, the statements for a schema, today's sources, and the log to read back from."""
 
     engine: AsyncEngine
     sql: Sql
-    providers: Mapping[str, Provider]
+    sources: Mapping[str, Source]
     read_log: ReadLog
 
     async def fold(self, batch: Sequence[Understood]) -> Folded:
@@ -203,7 +203,7 @@ class Writer:
         models = {model.name: (model, joiner(model)) for model in READ_MODELS}
         found = (await connection.execute(self.sql.of_refs, {"refs": sorted(wanted)})).all()
         for entry in found:
-            understood = understand(self.providers, await self.read_log(entry.stream_seq))
+            understood = understand(self.sources, await self.read_log(entry.stream_seq))
             read += 1
             verdicts.append(ledger_row(understood, datetime.now(UTC)))
             if set(understood.refs) - set(entry.refs):

@@ -142,7 +142,7 @@ def test_a_delivery_without_servers_names_both(
 
 def test_a_source_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["send", __file__, "--event", "x", "--source", "gitlab", "--url", "http://127.0.0.1:1"]) == 1
-    assert sentence(capsys) == "no source is called gitlab: known are github"
+    assert sentence(capsys).startswith("no source that takes requests is called gitlab: known are ")
 
 
 def test_an_ingest_that_is_away_is_named(

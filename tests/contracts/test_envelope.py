@@ -17,7 +17,7 @@ from contracts.builds import BuildFinished, BuildStarted
 from contracts.envelope import Event, header_value, to_headers
 from contracts.registry import EVENTS
 from runtime import streams
-from tests.contracts.examples import FOLDER, each_example, event_of
+from tests.contracts.examples import FOLDER, each_example, event_of, type_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,8 +98,8 @@ def test_headers_hold_what_cloudevents_requires(path: Path) -> None:
     headers = to_headers(event, DELIVERY)
     assert "1.0" == headers["ce-specversion"]
     assert event.id == headers["ce-id"] == headers["Nats-Msg-Id"]
-    assert "odooops/github" == headers["ce-source"]
-    assert path.stem == headers["ce-type"] == event.type == event.subject.removeprefix("events.")
+    assert f"odooops/{event.source}" == headers["ce-source"]
+    assert type_of(path) == headers["ce-type"] == event.type == event.subject.removeprefix("events.")
     assert event.ref == unquote(headers["ce-subject"], errors="strict")
     assert event.occurred_at == datetime.fromisoformat(headers["ce-time"])
     assert DELIVERY == headers["ce-delivery"]

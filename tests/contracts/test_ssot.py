@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from contracts.ssot import ProviderFile
+from contracts.ssot import ENDPOINT_PATTERN, ProviderFile
 from runtime.settings import BadSettings
 from runtime.ssot import load_providers
 
@@ -66,7 +66,10 @@ def test_a_file_cannot_be_changed_once_it_is_loaded() -> None:
         ),
         (GITHUB + "events: [1]\n", "ssot/providers/github.yaml: events.0: Input should be a valid string"),
         (GITHUB + "events:\n", "ssot/providers/github.yaml: events: Input should be a valid list"),
-        ("name: github\n", "ssot/providers/github.yaml: endpoint: Field required"),
+        (
+            GITHUB.replace("/webhooks/github", "/github"),
+            f"ssot/providers/github.yaml: endpoint: String should match pattern '{ENDPOINT_PATTERN}'",
+        ),
         (
             GITHUB.replace(": github", ": gitlab"),
             "ssot/providers/github.yaml: name is 'gitlab', expected 'github'",

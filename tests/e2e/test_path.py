@@ -19,11 +19,11 @@ import asyncpg
 import httpx
 import pytest
 
-from providers.port import Secret
-from providers.registry import PROVIDERS
+from providers.github.verify import compose
+from providers.port import Parcel, Secret
 from runtime import embedded
 from tests.conftest import Broker
-from tests.samples import body, paths
+from tests.samples import SOURCES, body, paths
 from tests.servers import Database
 from tests.slack_double import CHANNEL, TOKEN, SlackDouble
 
@@ -84,8 +84,9 @@ class Place:
 
     async def send(self, client: httpx.AsyncClient, event: str, raw: bytes, guid: str) -> dict[str, Any]:
         """What ingest answers to a signed delivery."""
-        headers = PROVIDERS["github"].request_headers(raw, SECRET, event, guid)
-        answer = await client.post(self.url, content=raw, headers=headers)
+        parcel = Parcel(body=raw, event=event, delivery=guid, at=datetime.now(UTC))
+        made = compose(parcel, SOURCES["github"], SECRET)
+        answer = await client.post(self.url, content=raw, headers=made.headers)
         assert 200 == answer.status_code, answer.text
         found: dict[str, Any] = answer.json()
         return found

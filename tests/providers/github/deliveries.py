@@ -12,13 +12,20 @@ import pytest
 
 from contracts.delivery import Delivery, body_sha256
 from contracts.envelope import Event
+from contracts.ssot import ProviderFile
 from providers.github import PROVIDER
-from providers.port import Ignored, Unintelligible
+from providers.port import Ignored, NoOptions, Source, Unintelligible
 
 FIXTURES = Path(__file__).with_name("fixtures")
 EXPECTED = Path(__file__).with_name("expected")
 SAMPLES = sorted(FIXTURES.glob("*/*.json"))
 
+SOURCE = Source(
+    name="github",
+    provider=PROVIDER,
+    file=ProviderFile(name="github", endpoint="/webhooks/github"),
+    options=NoOptions(),
+)
 RECEIVED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 IDENTITY = "72d3162e-cc78-11e3-81ab-4c9367dc0958"
 JSON_TYPE = "application/json"
@@ -56,7 +63,7 @@ def delivery(
 
 def normalized(event: str, body: Mapping[str, Any] | bytes, **how: Any) -> list[Event]:
     """The events that a delivery means."""
-    return list(PROVIDER.normalize(delivery(event, body, **how)))
+    return list(PROVIDER.normalize(delivery(event, body, **how), SOURCE))
 
 
 def only(event: str, body: Mapping[str, Any] | bytes, **how: Any) -> Any:

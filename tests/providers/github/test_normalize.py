@@ -27,6 +27,7 @@ from tests.providers.github.deliveries import (
     EXPECTED,
     RECEIVED_AT,
     SAMPLES,
+    SOURCE,
     delivery,
     expected_path,
     ignored,
@@ -203,13 +204,15 @@ def test_an_action_that_github_adds_to_items_is_an_update() -> None:
 
 def test_without_the_header_the_kind_names_the_event() -> None:
     stored = delivery("issues", sample("issues.opened.15"))
-    [event] = PROVIDER.normalize(replace(stored, headers={}))
+    [event] = PROVIDER.normalize(replace(stored, headers={}), SOURCE)
     assert "work_item.opened" == event.type
 
 
 def test_the_header_names_the_event_without_case_as_the_stored_kind_does() -> None:
     stored = delivery("issues", sample("issues.opened.15"))
-    [event] = PROVIDER.normalize(replace(stored, headers={**stored.headers, "x-github-event": "Issues"}))
+    [event] = PROVIDER.normalize(
+        replace(stored, headers={**stored.headers, "x-github-event": "Issues"}), SOURCE
+    )
     assert "work_item.opened" == event.type
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -12,19 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.github import PROVIDER
-from providers.github.verify import sign
-from providers.port import Receipt, Refused, Secret
-from tests.providers.github.deliveries import FIXTURES, IDENTITY
+from providers.github.verify import open_verification, sign
+from providers.port import Receipt, Refused, Request, Secret
+from tests.providers import driving
+from tests.providers.driving import NOW, Outcome
+from tests.providers.github.deliveries import FIXTURES, IDENTITY, SOURCE
 
 SECRET = Secret("GITHUB_WEBHOOK_SECRET", b"It's a Secret to Everybody")
 SECOND = Secret("GITHUB_WEBHOOK_SECRET_2", b"the one that comes next")
+HEAD = Request(method="POST", headers={}, received_at=NOW)
 BODY = '{"zen": "Keep it logically awesome. ✓ ä"}'.encode()
 FORM = "application/x-www-form-urlencoded"
 
 VECTORS: list[dict[str, Any]] = json.loads((FIXTURES / "signature-vectors.json").read_bytes())["vectors"]
-
-Outcome = Receipt | tuple[int, str]
 
 BODIES = st.binary(max_size=300).map(lambda text: json.dumps({"text": text.hex()}).encode())
 
@@ -53,13 +54,7 @@ def judge(
     chunks: Iterable[bytes] | None = None,
 ) -> Outcome:
     """The receipt of a request, or the status and reason that it is refused with."""
-    try:
-        verification = PROVIDER.verify(headers, secrets)
-        for chunk in [body] if chunks is None else chunks:
-            verification.update(chunk)
-        return verification.finish(body)
-    except Refused as refused:
-        return refused.status, refused.reason
+    return driving.judge(SOURCE, headers, body, secrets, chunks=chunks)
 
 
 def receipt(kind: str = "issues", verified_by: str = SECRET.name) -> Receipt:
@@ -181,7 +176,9 @@ def test_a_signed_request_with_a_bad_header_is_told_which(
 
 
 def test_a_wrong_content_type_is_told_the_two_that_are_taken() -> None:
-    verification = PROVIDER.verify(request(content_type="text/xml"), [SECRET])
+    verification = open_verification(
+        replace(HEAD, headers=request(content_type="text/xml")), SOURCE, [SECRET]
+    )
     verification.update(BODY)
     with pytest.raises(Refused, match=f"application/json or {FORM}"):
         verification.finish(BODY)
@@ -286,7 +283,7 @@ def test_the_event_becomes_one_subject_token(event: str, kind: str) -> None:
 
 def test_the_secret_is_never_shown() -> None:
     assert "Everybody" not in repr(SECRET)
-    assert "Everybody" not in repr(PROVIDER.verify(request(), [SECRET]))
+    assert "Everybody" not in repr(open_verification(replace(HEAD, headers=request()), SOURCE, [SECRET]))
 
 
 @any_time

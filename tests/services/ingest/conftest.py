@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.services.ingest.door import Door, open_door
+from providers.github import PROVIDER
+from services.ingest.receive import Endpoint
+from tests.providers.driving import source_of
+from tests.services.ingest.door import GITHUB, Door, open_door
 from tests.services.ingest.own_broker import OwnBroker, own_broker
 
 if TYPE_CHECKING:
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def door(broker: Broker) -> AsyncIterator[Door]:
-    closed = {"plane": "plane is closed: it has no secret, set PLANE_WEBHOOK_SECRET"}
-    async with open_door(broker.url, broker.js, closed=closed) as opened:
+    closed = Endpoint(source_of(PROVIDER, "plane", secrets=["PLANE_WEBHOOK_SECRET"]), list)
+    async with open_door(broker.url, broker.js, [*GITHUB, closed]) as opened:
         yield opened
 
 

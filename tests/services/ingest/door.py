@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,10 +21,11 @@ from providers.github.verify import sign
 from providers.port import Secret
 from runtime import bus, embedded, process, streams
 from services.ingest.receive import Endpoint, Receiver
+from tests.providers.driving import source_of
 
 HOST = embedded.LOOPBACK
 SECRET = Secret("GITHUB_WEBHOOK_SECRET", b"a secret that must not be seen")
-GITHUB = {"github": Endpoint(PROVIDER, [SECRET])}
+GITHUB = [Endpoint(source_of(PROVIDER), lambda: [SECRET])]
 PATH = "/webhooks/github"
 BODY = b'{"zen": "Keep it logically awesome.", "hook_id": 7}'
 WAIT_S_MAX = 20.0
@@ -205,13 +206,12 @@ def logger() -> tuple[Any, io.StringIO]:
 async def open_door(
     url: Callable[[str], str],
     js: JetStreamContext,
-    endpoints: Mapping[str, Endpoint] = GITHUB,
-    closed: Mapping[str, str] | None = None,
+    endpoints: Sequence[Endpoint] = GITHUB,
 ) -> AsyncIterator[Door]:
     """A door while the block runs. Afterwards no memory is held, and its log shows no secret."""
     log, written = logger()
     nc = await bus.connect(url("ingest"), "ingest")
-    receiver = Receiver(endpoints, closed or {}, log)
+    receiver = Receiver(endpoints, log)
     receiver.js = nc.jetstream()
     port = embedded.free_port()
     client = httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=WAIT_S_MAX)

@@ -16,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import delivery as wire
 from contracts.delivery import Delivery
-from providers.registry import PROVIDERS
 from runtime import bus, streams
 from runtime.bus import Message
 from services.projector.app import Projector
 from services.projector.understand import understand
 from services.projector.write import Sql, Writer
 from tests.conftest import Broker
+from tests.samples import SOURCES
 from tests.servers import Database
 from tests.tables import Snapshot, empty, snapshot
 
@@ -76,7 +76,7 @@ async def projecting(broker: Broker, engine: AsyncEngine, count: int = 1) -> Asy
     """`count` projectors at work while the block runs."""
     stopping = asyncio.Event()
     clients = [await bus.connect(broker.url("projector"), "projector") for _ in range(count)]
-    projectors = [Projector(nc, engine, PROVIDERS, structlog.get_logger(), stopping) for nc in clients]
+    projectors = [Projector(nc, engine, SOURCES, structlog.get_logger(), stopping) for nc in clients]
     async with asyncio.TaskGroup() as group:
         for projector in projectors:
             group.create_task(projector.work())
@@ -105,8 +105,8 @@ async def clean_fold(broker: Broker, engine: AsyncEngine) -> Snapshot:
 
 async def fold_one(broker: Broker, engine: AsyncEngine, seq: int) -> None:
     """Fold the delivery at `seq` by itself."""
-    writer = Writer(engine, Sql.of(), PROVIDERS, lambda n: bus.read_delivery(broker.js, n))
-    await writer.fold([understand(PROVIDERS, await bus.read_delivery(broker.js, seq))])
+    writer = Writer(engine, Sql.of(), SOURCES, lambda n: bus.read_delivery(broker.js, n))
+    await writer.fold([understand(SOURCES, await bus.read_delivery(broker.js, seq))])
 
 
 async def event_ids(broker: Broker) -> list[str]:

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.delivery import Delivery
-from providers.registry import PROVIDERS
 from read_models.merge import join_all
 from read_models.registry import READ_MODELS
 from runtime.postgres import make_engine
 from services.projector.understand import understand
 from services.projector.write import Sql, Writer
-from tests.samples import at, log, paths
+from tests.samples import SOURCES, at, log, paths
 from tests.servers import Postgres, fresh_database
 from tests.tables import Snapshot, empty, snapshot
 
@@ -90,7 +89,7 @@ def writer(engine: AsyncEngine, entries: Sequence[Delivery]) -> Writer:
     async def read(seq: int) -> Delivery:
         return by_seq[seq]
 
-    return Writer(engine, Sql.of(), PROVIDERS, read)
+    return Writer(engine, Sql.of(), SOURCES, read)
 
 
 async def folded(
@@ -99,7 +98,7 @@ async def folded(
     await empty(engine)
     folding = writer(engine, entries)
     for batch in batches:
-        await folding.fold([understand(PROVIDERS, entry) for entry in _once(batch)])
+        await folding.fold([understand(SOURCES, entry) for entry in _once(batch)])
     return await snapshot(engine)
 
 
@@ -138,7 +137,7 @@ async def test_refolding_every_ref_changes_nothing(
 @settings(max_examples=60, phases=[Phase.generate])
 def test_any_order_in_python_gives_the_same_rows(data: st.DataObject) -> None:
     entries = data.draw(logs())
-    rows = [row for entry in entries for row in understand(PROVIDERS, entry).rows]
+    rows = [row for entry in entries for row in understand(SOURCES, entry).rows]
     shuffled = data.draw(st.permutations(rows + rows[:3]))
 
     for model in READ_MODELS:

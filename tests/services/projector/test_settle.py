@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from contracts.delivery import Delivery
-from providers.registry import PROVIDERS
 from read_models.deliveries import RANKS
 from services.projector.settle import Known, Settled, identity_of, settle
 from services.projector.understand import understand
-from tests.samples import body, delivery
+from tests.samples import SOURCES, body, delivery
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 OPENED = body("issues.opened.15")
@@ -18,7 +17,7 @@ EDITED = body("issues.edited.00")
 
 
 def settled(batch: Sequence[Delivery], known: Sequence[Known] = ()) -> Settled:
-    understood = [understand(PROVIDERS, each) for each in batch]
+    understood = [understand(SOURCES, each) for each in batch]
     return settle(understood, {identity_of(understood[0]): known}, NOW)
 
 

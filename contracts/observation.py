@@ -1,0 +1,30 @@
+"""What we fetched ourselves: one delivery for each thing that an API's answer shows, and never a whole page.
+
+Such a delivery has the kind `observed.<kind>` and the body below; when it was fetched is its `received_at`. The same
+thing with the same content has the same body, so that nothing is stored where nothing has changed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from contracts.text import clean_value
+
+OBSERVED = "observed"
+SETTLED_S = 2
+"""An observation that was fetched this long after the thing's own time has seen the whole second of it."""
+
+
+def observed_kind(kind: str) -> str:
+    """The kind of a delivery that shows a `kind`."""
+    return f"{OBSERVED}.{kind}"
+
+
+def observed_body(scope: str, item: Any) -> bytes:
+    """The body of a delivery that shows `item`, a decoded JSON value, as found in `scope`.
+
+    Keys are sorted: the order in which an API writes them says nothing.
+    """
+    shown = {"scope": scope, "item": clean_value(item)}
+    return json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

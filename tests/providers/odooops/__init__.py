@@ -1,0 +1,1 @@
+"""OdooOps itself."""
