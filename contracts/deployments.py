@@ -14,14 +14,17 @@ DeploymentStatus = Literal["queued", "deploying", "success", "failed", "inactive
 
 
 class DeploymentEvent(RunEvent):
-    """What never changes about a deployment. `ref` is the deployment: `github:deployment/<id>`."""
+    """What never changes about a deployment. `ref` is the deployment: `github:deployment/<id>`, `vercel:<id>`."""
 
     service: ClassVar[str] = "deploy"
 
-    repository: str
-    repository_id: Int64
-    deployment_id: Int64
+    repository: str | None = None
+    repository_id: Int64 | None = None
+    project: str | None = None
+    """What is deployed, where the provider has a name for it besides the repository."""
+    deployment_id: Int64 | str
     environment: str
+    """The provider's own name of the environment; `env` is ours."""
     production: bool | None = None
     git_ref: str | None = None
     commit_sha: str | None = None
@@ -29,6 +32,8 @@ class DeploymentEvent(RunEvent):
     creator: str | None = None
     build_ref: str | None = None
     """The run attempt that deploys, where the provider names it."""
+    same_as: str | None = None
+    """Equal where two providers report one deployment: `vercel:url/<host>`. Tell people once."""
     created_at: AwareDatetime | None = None
 
     @property
@@ -37,7 +42,8 @@ class DeploymentEvent(RunEvent):
 
     @property
     def summary(self) -> str:
-        return f"{self.repository}: deployment to {self.environment} {self.outcome or 'created'}"
+        what = self.project or self.repository or self.ref
+        return f"{what}: deployment to {self.environment} {self.outcome or 'created'}"
 
 
 class DeploymentCreated(DeploymentEvent):

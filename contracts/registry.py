@@ -24,6 +24,7 @@ EVENTS: Mapping[str, type[Event]] = {
         work_items.WorkItemReopened,
         work_items.WorkItemDeleted,
         work_items.WorkItemCommented,
+        work_items.WorkItemObserved,
         runs.RunQueued,
         runs.RunStarted,
         runs.RunFinished,

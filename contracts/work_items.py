@@ -46,7 +46,12 @@ class WorkItemEvent(Event):
     assignees: list[str] = []
     milestone: str | None = None
     updated_at: AwareDatetime | None = None
+    priority: str | None = None
+    """The provider's word: urgent, high, medium, low, none."""
+    item_type: str | None = None
+    """The provider's or the team's word for what kind of work it is: bug, epic."""
     closed_at: AwareDatetime | None = None
+    archived_at: AwareDatetime | None = None
     merged_at: AwareDatetime | None = None
 
     pull_request_stated: bool = False
@@ -96,10 +101,16 @@ class WorkItemDeleted(WorkItemEvent):
     moved_to: str | None = None
 
 
+class WorkItemObserved(WorkItemEvent):
+    """A poll saw an item, as it was at its own time of change: what led there was not heard."""
+
+    type: ClassVar[str] = "work_item.observed"
+
+
 class WorkItemCommented(WorkItemEvent):
     """Somebody wrote, edited or deleted a comment: `change` says which. The text stays in the delivery."""
 
     type: ClassVar[str] = "work_item.commented"
 
-    comment_id: Int64
+    comment_id: Int64 | str
     comment_url: str | None = None
