@@ -166,6 +166,22 @@ def send_command(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command("trace")
+def trace_command(
+    context: typer.Context,
+    wanted: Annotated[str, typer.Argument(metavar="REF|SHA|CORRELATION-ID")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Follow one commit, pull request, deployment or mail.
+
+    Builds, jobs, deployments, work items, mail and messages, in the order in which they happened.
+    """
+    from cli import trace
+
+    asyncio.run(trace.run(_servers(context, data_dir), wanted, as_json))
+
+
 @app.command("sql")
 def sql_command(
     context: typer.Context,

@@ -62,6 +62,10 @@ class WorkItemEvent(Event):
     base_ref: str | None = None
 
     @property
+    def correlation(self) -> str | None:
+        return self.head_sha
+
+    @property
     def summary(self) -> str:
         what = f"{self.change} {self.detail}" if self.detail else self.change
         title = f" {self.title}" if self.title else ""

@@ -91,6 +91,8 @@ class Index:
     columns: tuple[str, ...]
     method: Literal["btree", "gin", "brin"] = "btree"
     where: str | None = None
+    expression: str | None = None
+    """What is indexed instead of columns."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ def table_of(model: ReadModel[Any], metadata: MetaData) -> Table:
         *(
             SqlIndex(
                 index.name,
-                *index.columns,
+                *([text(index.expression)] if index.expression else index.columns),
                 postgresql_using=index.method,
                 postgresql_where=text(index.where) if index.where else None,
             )
