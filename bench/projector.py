@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from bench import corpus
 from bench.result import Result, measured
 from bench.servers import POLL_S, Servers, cpu_s, running, servers, service
 from contracts import delivery as wire
+from contracts.delivery import Delivery
 from read_models.registry import READ_MODELS
 from runtime import bus, streams
 from runtime.bus import Message
 
 DELIVERIES = 50_000
 REPEATS = 3
+STREAMS = {"of GitHub": corpus.deliveries, "of all providers mixed": corpus.mixed}
 DRAIN_S_MAX = 120.0
 MILLION = 1_000_000
 GIGA = 1e9
@@ -35,31 +37,45 @@ async def run() -> list[Result]:
         nc = await bus.connect(given.nats["operator"], "operator")
         js = nc.jetstream()
         await streams.provision(js)
-        await _fill(nc)
-        rates: list[float] = []
-        limits: list[float] = []
-        costs: list[float] = []
-        weight: list[Result] = []
-        for _ in range(REPEATS):
-            limits.append((await _drain(given, js, by_hand=True))[0])
-            rate, cost = await _drain(given, js, by_hand=False)
-            rates.append(rate)
-            costs.append(cost)
-            weight = weight or await _weight(given)
+        results: list[Result] = []
+        for words, stream in STREAMS.items():
+            await js.purge_stream(streams.DELIVERIES)
+            await _fill(nc, stream(DELIVERIES))
+            results += await _by_turns(given, js, words, weigh=not results)
         await nc.close()
+    return results
+
+
+async def _by_turns(given: Servers, js: JetStreamContext, words: str, *, weigh: bool) -> list[Result]:
+    """The loop by hand and the projector over the log as it is, by turns."""
+    rates: list[float] = []
+    limits: list[float] = []
+    costs: list[float] = []
+    weight: list[Result] = []
+    for _ in range(REPEATS):
+        limits.append((await _drain(given, js, by_hand=True))[0])
+        rate, cost = await _drain(given, js, by_hand=False)
+        rates.append(rate)
+        costs.append(cost)
+        if weigh and not weight:
+            weight = await _weight(given)
     return [
-        measured(f"hand-written loop, {DELIVERIES:,} real deliveries, rows only", "/s", limits),
+        measured(f"hand-written loop, {DELIVERIES:,} deliveries {words}, rows only", "/s", limits),
         measured(
-            "projector: ledger, rows and events, one process", "/s", rates, "the hand-written loop", limits
+            f"projector, {words}: ledger, rows and events, one process",
+            "/s",
+            rates,
+            "the hand-written loop",
+            limits,
         ),
-        measured("projector, CPU of its process per delivery", "µs", costs),
+        measured(f"projector, {words}, CPU of its process per delivery", "µs", costs),
         *weight,
     ]
 
 
-async def _fill(nc: Client) -> None:
+async def _fill(nc: Client, entries: Iterable[Delivery]) -> None:
     batch: list[Message] = []
-    for entry in corpus.deliveries(DELIVERIES):
+    for entry in entries:
         batch.append(Message(entry.subject, entry.body, wire.to_headers(entry)))
         if len(batch) == streams.ATOMIC_BATCH_COUNT_MAX:
             await bus.publish_all(nc, streams.DELIVERIES, batch)

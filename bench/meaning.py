@@ -1,0 +1,79 @@
+"""What understanding costs, provider by provider, beside only parsing the same bytes; and that it grows no faster."""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import time
+from collections.abc import Callable
+
+import uvloop
+from pydantic_core import from_json
+
+from bench.result import Result, measured
+from providers.port import Ignored, Unintelligible
+from providers.registry import PROVIDERS
+from tests.providers.case import Case, Sample
+
+REPEATS = 5
+CALLS = 40
+LIMIT = "from_json of the same bytes"
+
+
+async def run() -> list[Result]:
+    """Measure each provider's samples: bytes to events, and bytes to plain Python values."""
+    results = []
+    for name in PROVIDERS:
+        case: Case = importlib.import_module(f"tests.providers.{name}.cases").CASE
+        samples = [sample for sample in case.samples if _is_json(sample.body)]
+        if not samples:
+            continue
+        meaning, parsing = [], []
+        for _ in range(REPEATS):
+            meaning.append(statistics.mean(_micros(_meaning(case, each)) for each in samples))
+            parsing.append(statistics.mean(_micros(_parsing(each)) for each in samples))
+        results.append(
+            measured(f"{name}: bytes to events, mean of {len(samples)} bodies", "µs", meaning, LIMIT, parsing)
+        )
+        worst = max(_micros(_meaning(case, each)) / _micros(_parsing(each)) for each in samples)
+        results.append(measured(f"{name}: the dearest body, in times of {LIMIT}", "x", [worst]))
+    return results
+
+
+def _meaning(case: Case, sample: Sample) -> Callable[[], object]:
+    delivery, source = case.delivery(sample), case.source
+
+    def once() -> object:
+        try:
+            return list(source.provider.normalize(delivery, source))
+        except (Ignored, Unintelligible) as error:
+            return error.reason
+
+    return once
+
+
+def _parsing(sample: Sample) -> Callable[[], object]:
+    return lambda: from_json(sample.body)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        from_json(body)
+    except ValueError:
+        return False
+    return True
+
+
+def _micros(call: Callable[[], object]) -> float:
+    """The least time of a call: what it costs when nothing disturbs it."""
+    least = float("inf")
+    for _ in range(CALLS):
+        started = time.perf_counter()
+        call()
+        least = min(least, time.perf_counter() - started)
+    return least * 1e6
+
+
+if __name__ == "__main__":
+    for result in uvloop.run(run()):
+        print(result)
