@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from contracts.own import RUNNING, Concluded, Name, OwnRun, Slug, own_ref
 
-_NAME = re.compile(r"[A-Z0-9_]{1,128}")
-_REASON = re.compile(r"[a-z][a-z_]{0,63}")
 NAMES_MAX = 500
+NAME = r"^[A-Z0-9_]{1,128}$"
+REASON = r"^[a-z][a-z_]{0,63}$"
+"""Too little for a value or a hash of one."""
 
 
-def _names(stated: list[str]) -> list[str]:
-    if not all(_NAME.fullmatch(name) for name in stated):
-        raise PydanticCustomError("not_names_of_secrets", "names of secrets are upper case")
+def _reasons(stated: Any) -> Any:
+    # Judged as a whole: an error about one entry would show its key, which may be a value by mistake.
+    if not (isinstance(stated, dict) and all(_fits(*entry) for entry in stated.items())):
+        raise PydanticCustomError("not_names_with_reasons", "names are upper case, reasons are slugs")
     return stated
 
 
-def _reasons(stated: dict[str, str]) -> dict[str, str]:
-    # Judged as a whole: an error that led to the entry would show a key, which may be a value by mistake.
-    _names(list(stated))
-    if not all(_REASON.fullmatch(reason) for reason in stated.values()):
-        raise PydanticCustomError("not_reasons", "a reason is lower-case letters and underscores")
-    return stated
+def _fits(name: object, reason: object) -> bool:
+    words = isinstance(name, str) and isinstance(reason, str)
+    return words and bool(re.fullmatch(NAME, str(name)) and re.fullmatch(REASON, str(reason)))
 
 
-SecretNames = Annotated[list[str], Field(max_length=NAMES_MAX), AfterValidator(_names)]
-"""Names as `[A-Z0-9_]{1,128}`."""
-Reasons = Annotated[dict[str, str], Field(max_length=NAMES_MAX), AfterValidator(_reasons)]
-"""Name to reason; a reason is `[a-z][a-z_]{0,63}`, too little for a value or a hash of one."""
-ErrorSlug = Annotated[str, Field(pattern=r"^[a-z][a-z_]{0,63}$")]
+SecretNames = Annotated[list[Annotated[str, Field(pattern=NAME)]], Field(max_length=NAMES_MAX)]
+Reasons = Annotated[
+    dict[str, str],
+    Field(
+        max_length=NAMES_MAX,
+        json_schema_extra={
+            "propertyNames": {"pattern": NAME},
+            "additionalProperties": {"type": "string", "pattern": REASON},
+        },
+    ),
+    BeforeValidator(_reasons),
+]
+ErrorSlug = Annotated[str, Field(pattern=REASON)]
 
 
 class SecretSyncEvent(OwnRun):
