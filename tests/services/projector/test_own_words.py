@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.advisor import (
@@ -371,3 +372,15 @@ async def test_any_order_of_a_few_statements_gives_postgres_the_same_findings(en
 
     assert [("odooops:advisor_run/2", "dismissed", True, "mona")] == found[0]
     assert all(each == found[0] for each in found)
+
+
+@pytest.mark.parametrize("view", ["backups_now", "exec_sessions_now", "advisor_findings_now"])
+async def test_the_reader_sees_a_view_and_cannot_write_through_it(view: str, database: Database) -> None:
+    reader = make_engine(database.url("reader"), "test")
+    try:
+        assert 0 == await count(reader, view)
+        async with reader.connect() as connection:
+            with pytest.raises(DBAPIError):
+                await connection.execute(text(f"DELETE FROM ops.{view}"))
+    finally:
+        await reader.dispose()
