@@ -171,7 +171,7 @@ async def _streams(js: JetStreamContext, servers: Servers, known: State | None, 
     found: dict[str, Any] = {}
     account = await js.account_info()
     free = _disk_free(servers, known)
-    for name in (streams.DELIVERIES, streams.EVENTS, streams.BODIES_STREAM):
+    for name in (streams.DELIVERIES, streams.EVENTS, streams.BODIES_STREAM, streams.ARTIFACTS_STREAM):
         try:
             info = await js.stream_info(name)
         except NotFoundError:

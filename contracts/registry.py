@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from contracts import audit, builds, deployments, polls, runs, work_items
+from contracts import (
+    advisor,
+    audit,
+    backups,
+    builds,
+    deployments,
+    exec_sessions,
+    gates,
+    health,
+    jobs,
+    polls,
+    runs,
+    secret_sync,
+    work_items,
+)
 from contracts.envelope import Event
 
 EVENTS: Mapping[str, type[Event]] = {
@@ -36,6 +50,34 @@ EVENTS: Mapping[str, type[Event]] = {
         polls.PollStarted,
         polls.PollFinished,
         polls.ListingCompleted,
+        backups.BackupStarted,
+        backups.BackupFinished,
+        backups.BackupExpired,
+        backups.BackupJobQueued,
+        backups.BackupJobStarted,
+        backups.BackupJobFinished,
+        advisor.AdvisorRunStarted,
+        advisor.AdvisorRunFinished,
+        advisor.AdvisorFindingFound,
+        advisor.AdvisorFindingDismissed,
+        advisor.AdvisorFindingReopened,
+        secret_sync.SecretSyncStarted,
+        secret_sync.SecretSyncFinished,
+        gates.GateEvaluated,
+        exec_sessions.ExecSessionRequested,
+        exec_sessions.ExecSessionOpened,
+        exec_sessions.ExecSessionClosed,
+        exec_sessions.ExecSessionExpired,
+        exec_sessions.ExecSessionDenied,
+        jobs.JobQueued,
+        jobs.JobStarted,
+        jobs.JobFinished,
+        jobs.JobRunStarted,
+        jobs.JobRunProgressed,
+        jobs.JobRunFinished,
+        jobs.ArtifactStored,
+        health.HealthcheckCompleted,
+        health.MetricRecorded,
     )
 }
 
@@ -44,9 +86,14 @@ class UnknownEvent(ValueError):
     """no event type of this name is known"""
 
 
+def event_type(name: str) -> type[Event]:
+    """The event type of this name; raises UnknownEvent."""
+    event = EVENTS.get(name)
+    if event is None:
+        raise UnknownEvent(f"no event type is called {name!r}; known: {', '.join(EVENTS)}")
+    return event
+
+
 def decode(type_name: str, data: bytes) -> Event:
     """The event that a message of `type_name` carries; raises UnknownEvent or pydantic's ValidationError."""
-    event = EVENTS.get(type_name)
-    if event is None:
-        raise UnknownEvent(f"no event type is called {type_name!r}; known: {', '.join(EVENTS)}")
-    return event.model_validate_json(data)
+    return event_type(type_name).model_validate_json(data)

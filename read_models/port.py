@@ -13,6 +13,8 @@ from functools import cached_property
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pydantic_core import to_json
+
 from contracts.delivery import Via
 from contracts.envelope import Event
 from contracts.version import Version
@@ -120,6 +122,11 @@ class ReadModel(Generic[Row]):
 def on(*events: type[Event], fold: Fold) -> dict[type[Event], Fold]:
     """The same fold for several event types."""
     return dict.fromkeys(events, fold)
+
+
+def as_json(value: object) -> bytes:
+    """A decoded JSON value as a `jsonb` column takes it; figures that JSON has no word for become null."""
+    return to_json(value, inf_nan_mode="null")
 
 
 def _column(name: str, annotation: Any) -> Column:

@@ -8,7 +8,27 @@ from typing import Any
 from sqlalchemy import MetaData, Table
 
 from contracts.envelope import Event
-from read_models import builds, deliveries, deployments, platform_events, run_events, work_items
+from read_models import (
+    advisor_dismissals,
+    advisor_findings,
+    advisor_runs,
+    artifacts,
+    backup_jobs,
+    backups,
+    builds,
+    deliveries,
+    deployments,
+    exec_sessions,
+    healthcheck_runs,
+    jobs,
+    metric_snapshots,
+    platform_events,
+    policy_gate_runs,
+    run_events,
+    runs,
+    secret_sync_runs,
+    work_items,
+)
 from read_models.port import Fold, ReadModel
 from read_models.table import SCHEMA, table_of
 
@@ -21,6 +41,19 @@ READ_MODELS: tuple[ReadModel[Any], ...] = (
     builds.READ_MODEL,
     deployments.READ_MODEL,
     work_items.READ_MODEL,
+    backups.READ_MODEL,
+    backup_jobs.READ_MODEL,
+    advisor_runs.READ_MODEL,
+    advisor_findings.READ_MODEL,
+    advisor_dismissals.READ_MODEL,
+    secret_sync_runs.READ_MODEL,
+    policy_gate_runs.READ_MODEL,
+    exec_sessions.READ_MODEL,
+    jobs.READ_MODEL,
+    runs.READ_MODEL,
+    artifacts.READ_MODEL,
+    healthcheck_runs.READ_MODEL,
+    metric_snapshots.READ_MODEL,
     run_events.READ_MODEL,
     platform_events.READ_MODEL,
 )

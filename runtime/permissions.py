@@ -18,7 +18,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.streams import BODIES, BODIES_STREAM, DELIVERIES, EVENTS, NOTIFIER, PROJECTOR
+from runtime.streams import (
+    ARTIFACTS_STREAM,
+    BODIES,
+    BODIES_STREAM,
+    DELIVERIES,
+    EVENTS,
+    NOTIFIER,
+    PROJECTOR,
+)
 
 API = "$JS.API"
 
@@ -82,6 +90,8 @@ USERS: Mapping[str, Permissions] = {
             *_read_stream(DELIVERIES),
             *_read_stream(EVENTS),
             *_READ_BODIES,
+            # Only how it is set and how full it is: who may write and read artifacts comes with who makes them.
+            f"{API}.STREAM.INFO.{ARTIFACTS_STREAM}",
             f"{API}.CONSUMER.INFO.{DELIVERIES}.*",
             f"{API}.CONSUMER.INFO.{EVENTS}.*",
         )

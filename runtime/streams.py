@@ -85,6 +85,8 @@ DELIVERIES = "DELIVERIES"
 EVENTS = "EVENTS"
 BODIES = "DELIVERY_BODIES"
 BODIES_STREAM = f"OBJ_{BODIES}"
+ARTIFACTS = "ARTIFACTS"
+ARTIFACTS_STREAM = f"OBJ_{ARTIFACTS}"
 PROJECTOR = "projector"
 NOTIFIER = "notifier"
 NOTIFIED_SUBJECTS = ("events.build.finished", "events.deployment.status_changed")
@@ -136,10 +138,20 @@ def stream_configs(replicas: int) -> tuple[StreamConfig, ...]:
         allow_atomic=True,
         compression=StoreCompression.S2,
     )
-    bodies = StreamConfig(
-        name=BODIES_STREAM,
-        description="Bodies too large for a message, compressed",
-        subjects=[f"$O.{BODIES}.C.>", f"$O.{BODIES}.M.>"],
+    return (
+        deliveries,
+        events,
+        _bucket(BODIES, "Bodies too large for a message, compressed", replicas),
+        _bucket(ARTIFACTS, "What runs leave behind: reports, transcripts, logs", replicas),
+    )
+
+
+def _bucket(name: str, description: str, replicas: int) -> StreamConfig:
+    """The stream of an object store."""
+    return StreamConfig(
+        name=f"OBJ_{name}",
+        description=description,
+        subjects=[f"$O.{name}.C.>", f"$O.{name}.M.>"],
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         num_replicas=replicas,
@@ -149,7 +161,6 @@ def stream_configs(replicas: int) -> tuple[StreamConfig, ...]:
         # A message that rolls up erases the others, and no permission tells it from one that does not.
         allow_rollup_hdrs=False,
     )
-    return (deliveries, events, bodies)
 
 
 def consumer_configs() -> tuple[tuple[str, ConsumerConfig], ...]:

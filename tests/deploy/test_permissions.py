@@ -10,7 +10,7 @@ from runtime import bus, streams
 from runtime.bus import Message
 from runtime.permissions import USERS, inbox_prefix
 from runtime.pull import Pull
-from runtime.streams import BODIES_STREAM, DELIVERIES, EVENTS, NOTIFIER, PROJECTOR
+from runtime.streams import ARTIFACTS_STREAM, BODIES_STREAM, DELIVERIES, EVENTS, NOTIFIER, PROJECTOR
 from tests.deploy.conftest import House
 from tests.deploy.deliveries import LARGE, SMALL, delivery
 
@@ -21,7 +21,7 @@ WAIT_S_MAX = 5.0
 
 DESTRUCTIVE = tuple(
     subject
-    for stream in (DELIVERIES, EVENTS, BODIES_STREAM)
+    for stream in (DELIVERIES, EVENTS, BODIES_STREAM, ARTIFACTS_STREAM)
     for subject in (
         f"$JS.API.STREAM.DELETE.{stream}",
         f"$JS.API.STREAM.PURGE.{stream}",
@@ -107,6 +107,26 @@ async def test_ingest_cannot_wipe_by_rolling_up(house: House, subject: str, scop
         with pytest.raises(APIError, match="rollup not permitted"):
             await ingest.js.publish(subject, b"", headers={"Nats-Rollup": scope})
     assert (1, 4) == (await house.count(DELIVERIES), await house.count(BODIES_STREAM))
+
+
+@pytest.mark.parametrize("user", SERVICES)
+async def test_nobody_but_the_operator_writes_or_reads_artifacts(house: House, user: str) -> None:
+    async with house.enter(user) as door:
+        for subject in (
+            "$O.ARTIFACTS.C.any",
+            "$O.ARTIFACTS.M.any",
+            f"$JS.API.STREAM.MSG.GET.{ARTIFACTS_STREAM}",
+        ):
+            assert not await door.may_publish(subject)
+    assert 0 == await house.count(ARTIFACTS_STREAM)
+
+
+async def test_an_artifact_of_the_operators_is_kept_and_cannot_be_rolled_up(house: House) -> None:
+    js = house.operator.js
+    await js.publish("$O.ARTIFACTS.C.piece", b"report", stream=ARTIFACTS_STREAM)
+    with pytest.raises(APIError, match="rollup not permitted"):
+        await js.publish("$O.ARTIFACTS.C.piece", b"", headers={"Nats-Rollup": "all"})
+    assert 1 == await house.count(ARTIFACTS_STREAM)
 
 
 async def test_a_body_written_again_under_its_name_changes_nothing(house: House) -> None:
