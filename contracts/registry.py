@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from contracts import audit, builds, deployments, polls, runs, work_items
+from contracts import audit, builds, deployments, mail, polls, rows, runs, work_items
 from contracts.envelope import Event
 
 EVENTS: Mapping[str, type[Event]] = {
@@ -33,6 +33,18 @@ EVENTS: Mapping[str, type[Event]] = {
         audit.InstallationChanged,
         audit.WebhookPinged,
         audit.WebhookRemoved,
+        mail.MailAccepted,
+        mail.MailDelivered,
+        mail.MailFailed,
+        mail.MailOpened,
+        mail.MailClicked,
+        mail.MailComplained,
+        mail.MailUnsubscribed,
+        mail.MailStored,
+        mail.MailRejected,
+        rows.RowInserted,
+        rows.RowUpdated,
+        rows.RowDeleted,
         polls.PollStarted,
         polls.PollFinished,
         polls.ListingCompleted,
