@@ -75,7 +75,7 @@ def _primary_key(change: Change, options: SupabaseOptions) -> dict[str, str]:
     """The columns that name the row, and their values as text."""
     row = change.record or change.old_record or {}
     key = {name: row.get(name) for name in options.primary_key(change.schema_name, change.table)}
-    if not all(isinstance(value, (str, int, float)) and value != "" for value in key.values()):
+    if not all(_is_scalar(value) for value in key.values()):
         raise Unintelligible(
             "no_primary_key",
             "The row lacks a column of its primary key, or it is no scalar: name the columns of this table"
@@ -84,9 +84,13 @@ def _primary_key(change: Change, options: SupabaseOptions) -> dict[str, str]:
     return {name: str(value) for name, value in key.items()}
 
 
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool) and value != ""
+
+
 def _ref(source: str, change: Change, key: Mapping[str, str]) -> str:
     """The row's name; parts are encoded, so that no value can pass for two."""
-    schema, table = (quote(part, safe="") for part in (change.schema_name, change.table))
+    schema, table = (quote(part, safe="").replace(".", "%2E") for part in (change.schema_name, change.table))
     return f"{source}:{schema}.{table}/" + ",".join(quote(value, safe="") for value in key.values())
 
 

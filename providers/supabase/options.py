@@ -8,7 +8,7 @@ from pydantic import Field
 
 from contracts.ssot import Strict
 
-TableName = Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]
+TableName = Annotated[str, Field(pattern=r"^.+\..+$")]
 """`schema.table`"""
 ColumnName = Annotated[str, Field(min_length=1)]
 PRIMARY_KEY = ("id",)
