@@ -39,6 +39,10 @@ MICROSECONDS = 1_000_000
 RAW_BYTES_MAX = 24 * 1024
 """An event may have 64 KB as JSON, in which the quotes of `raw` are escaped. The delivery has all words."""
 
+_WORDS = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
+)
+
 SEVERITIES: Mapping[str | None, MailSeverity] = {"temporary": "temporary", "permanent": "permanent"}
 
 
@@ -198,14 +202,7 @@ def _variables(variables: Mapping[str, Any]) -> list[str]:
 
 def _raw(words: Mapping[str, Any]) -> str | None:
     try:
-        text = json.dumps(
-            words,
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=False,
-            allow_nan=False,
-            check_circular=False,
-        )
+        text = _WORDS.encode(words)
     except (ValueError, RecursionError):
         raise Unintelligible(
             "shape_mismatch", "The event is nested too deep, or holds a number beyond all bounds."
