@@ -60,6 +60,8 @@ class Request:
     query: str = field(default="", repr=False)
     received_at: datetime
     """When its head had arrived: what the age of a signature is measured by."""
+    receipt_id: str
+    """Made for this request alone: the identity of a delivery whose sender gives none and does not retry."""
 
 
 class NoOptions(Strict):

@@ -21,6 +21,7 @@ from read_models import (
     exec_sessions,
     healthcheck_runs,
     jobs,
+    mail_events,
     metric_snapshots,
     platform_events,
     policy_gate_runs,
@@ -54,6 +55,7 @@ READ_MODELS: tuple[ReadModel[Any], ...] = (
     artifacts.READ_MODEL,
     healthcheck_runs.READ_MODEL,
     metric_snapshots.READ_MODEL,
+    mail_events.READ_MODEL,
     run_events.READ_MODEL,
     platform_events.READ_MODEL,
 )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import nats.errors
 import orjson
@@ -84,6 +85,7 @@ class Receiver:
             headers=_headers(scope),
             query=scope["query_string"].decode("latin-1"),
             received_at=datetime.now(UTC),
+            receipt_id=str(uuid4()),
         )
         body = Body(receive, self.memory, request.headers.get("content-length"))
         try:

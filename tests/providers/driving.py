@@ -12,6 +12,7 @@ from contracts.ssot import Environments, ProviderFile
 from providers.port import Parcel, Provider, Receipt, Refused, Request, Secret, Source
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+RECEIPT_ID = "0b6cf1d3-9a0e-4f6a-8a0e-3f6f0f9f5d11"
 Outcome = Receipt | tuple[int, str]
 
 
@@ -43,11 +44,12 @@ def judge(
     *,
     at: datetime = NOW,
     query: str = "",
+    receipt_id: str = RECEIPT_ID,
     chunks: Iterable[bytes] | None = None,
 ) -> Outcome:
     """The receipt of a request, or the status and reason that it is refused with. `headers` are lower-cased."""
     assert source.provider.verify is not None
-    request = Request(method="POST", headers=headers, query=query, received_at=at)
+    request = Request(method="POST", headers=headers, query=query, received_at=at, receipt_id=receipt_id)
     try:
         verification = source.provider.verify(request, source, secrets)
         for chunk in [body] if chunks is None else chunks:

@@ -1,0 +1,17 @@
+"""Write anew what the samples become: `python -m tests.providers.supabase.regenerate`; then read the diff."""
+
+from __future__ import annotations
+
+import json
+
+from tests.providers.supabase.deliveries import EXPECTED, SAMPLES, expected_path, outcome
+
+
+def main() -> None:
+    EXPECTED.mkdir(exist_ok=True)
+    for sample in SAMPLES:
+        expected_path(sample).write_text(json.dumps(outcome(sample), indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
