@@ -8,7 +8,16 @@ from typing import Any
 from sqlalchemy import MetaData, Table
 
 from contracts.envelope import Event
-from read_models import builds, deliveries, deployments, platform_events, run_events, work_items
+from read_models import (
+    build_jobs,
+    builds,
+    deliveries,
+    deployments,
+    platform_events,
+    repo_aliases,
+    run_events,
+    work_items,
+)
 from read_models.port import Fold, ReadModel
 from read_models.table import SCHEMA, table_of
 
@@ -19,8 +28,10 @@ AUDIT = platform_events.READ_MODEL
 READ_MODELS: tuple[ReadModel[Any], ...] = (
     LEDGER,
     builds.READ_MODEL,
+    build_jobs.READ_MODEL,
     deployments.READ_MODEL,
     work_items.READ_MODEL,
+    repo_aliases.READ_MODEL,
     run_events.READ_MODEL,
     platform_events.READ_MODEL,
 )
