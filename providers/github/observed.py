@@ -82,7 +82,6 @@ KINDS: Mapping[str, Kind[Any]] = {
 """What a poll brings, by the kind of its deliveries."""
 
 
-
 def _numbered(seen: payloads.ListedNumber, home: Home) -> str:
     return work_items.item_ref(home, seen.number)
 
@@ -104,9 +103,7 @@ LISTINGS: Mapping[str, Listing[Any]] = {
     "check_runs": Listing("check_run", payloads.ListedId, _identified("check_run"), "check_runs"),
     "check_suites": Listing("check_suite", payloads.ListedId, _identified("check_suite"), "check_suites"),
     "deployments": Listing("deployment", payloads.ListedId, _identified("deployment")),
-    "deployment_statuses": Listing(
-        "deployment_status", payloads.ListedId, _identified("deployment_status")
-    ),
+    "deployment_statuses": Listing("deployment_status", payloads.ListedId, _identified("deployment_status")),
 }
 """What is listed, by the name that a poll asks with."""
 
@@ -160,7 +157,9 @@ def home_of(item: Addressed, scope: str) -> Home:
 
 
 def _listed(listing: Listing[Any], shown: Any) -> list[Any]:
-    found = shown.get(listing.field) if listing.field and isinstance(shown, dict) else shown
+    found = shown
+    if listing.field:
+        found = shown.get(listing.field) if isinstance(shown, dict) else None
     if not isinstance(found, list):
         where = f"no list in {listing.field}" if listing.field else "no list"
         raise Unintelligible("shape_mismatch", f"This is no page of {listing.kind} items: there is {where}.")
