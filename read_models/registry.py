@@ -31,8 +31,8 @@ READ_MODELS: tuple[ReadModel[Any], ...] = (
     build_jobs.READ_MODEL,
     deployments.READ_MODEL,
     work_items.READ_MODEL,
-    repo_aliases.READ_MODEL,
     run_events.READ_MODEL,
+    repo_aliases.READ_MODEL,
     platform_events.READ_MODEL,
 )
 
