@@ -119,6 +119,13 @@ async def test_a_rename_is_later_than_the_last_push_though_updated_at_is_not_tou
     assert [(NEW,)] == await found(engine, "SELECT full_name FROM ops.repositories_now")
 
 
+async def test_of_a_push_and_a_rename_in_one_second_the_rename_is_later(engine: AsyncEngine) -> None:
+    told = history(push(NEW, 5), renamed(NEW, OLD, 5))
+    await folded(engine, told, told)
+
+    assert [(OLD, [NEW])] == await found(engine, "SELECT full_name, previous_names FROM ops.repositories_now")
+
+
 async def test_a_name_that_another_repository_took_over_belongs_to_it_now(engine: AsyncEngine) -> None:
     heir = repository("created", OLD, 20)
     heir = replace(heir, body=heir.body.replace(b"186853002", b"186859999"))
