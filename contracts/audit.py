@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import AwareDatetime
+
 from contracts.envelope import Event, Level
 from contracts.version import Int64
 
@@ -69,6 +71,10 @@ class InstallationChanged(Event):
     account: str | None = None
     app: str | None = None
     repositories: list[str] = []
+    permissions: dict[str, str] = {}
+    """What the app may do now: `{"issues": "write"}`. One that is not named was never given, or is lost."""
+    suspended_at: AwareDatetime | None = None
+    """Since when it may do nothing at all; null while it may."""
 
     @property
     def summary(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.envelope import RunEvent
 from contracts.version import Int64
@@ -13,6 +13,12 @@ BuildStatus = Literal[
     "queued", "action_required", "running", "success", "failed", "cancelled", "skipped", "neutral", "unknown"
 ]
 """Normalised states. `unknown`: it has ended, the provider did not say how. `neutral`: ended, no verdict."""
+
+
+STEPS_COUNT_MAX = 100
+"""Steps that an event of a job carries, so that it stays below the size limit of events."""
+STEP_NAME_CHARS_MAX = 100
+"""A step without a name is called by the first line of its script, which may be long."""
 
 
 class BuildEvent(RunEvent):
@@ -74,6 +80,21 @@ class BuildFinished(BuildEvent):
     type: ClassVar[str] = "build.finished"
 
 
+class BuildStep(BaseModel):
+    """One step of a job, in the provider's words."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    number: Int64
+    """Its place in the job. Numbers may be left out between two steps."""
+    name: str
+    """Cut to STEP_NAME_CHARS_MAX characters."""
+    status: str | None = None
+    conclusion: str | None = None
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+
+
 class BuildJobEvent(RunEvent):
     """A snapshot of one job of a run attempt. `ref` is the job: `github:job/<job id>`."""
 
@@ -81,7 +102,8 @@ class BuildJobEvent(RunEvent):
 
     build_ref: str
     repository: str
-    repository_id: Int64
+    repository_id: Int64 | None = None
+    """Null where a poll saw the job: an API's list of jobs does not show it."""
     run_id: Int64
     run_attempt: Int64
     job_id: Int64
@@ -93,7 +115,14 @@ class BuildJobEvent(RunEvent):
     provider_status: str | None = None
     provider_conclusion: str | None = None
     runner: str | None = None
+    runner_id: Int64 | None = None
+    runner_group: str | None = None
     labels: list[str] = []
+    """What a runner has to have."""
+    steps: list[BuildStep] = Field(default=[], max_length=STEPS_COUNT_MAX)
+    """By number. Where there are too many, those that failed or run stay, and the earliest of the others."""
+    steps_shown: Int64 = 0
+    """How many steps the provider showed; `steps` may hold fewer."""
     url: str | None = None
     created_at: AwareDatetime | None = None
     started_at: AwareDatetime | None = None

@@ -23,7 +23,8 @@ class ReportedRun(RunEvent):
     reporter: str | None = None
     """The application that reports it."""
     repository: str
-    repository_id: Int64
+    repository_id: Int64 | None = None
+    """Null where a poll saw the run and the answer does not show it."""
     branch: str | None = None
     commit_sha: str | None = None
     status: BuildStatus

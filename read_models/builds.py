@@ -42,6 +42,7 @@ class Build:
     status: Annotated[str | None, LATEST] = None
     provider_status: Annotated[str | None, LATEST] = None
     provider_conclusion: Annotated[str | None, LATEST] = None
+    env: Annotated[str | None, LATEST] = None
     actor: Annotated[str | None, LATEST] = None
     url: Annotated[str | None, LATEST] = None
     created_at: Annotated[datetime | None, LATEST] = None
@@ -73,6 +74,7 @@ def _run(statement: Statement[BuildEvent]) -> Build:
         status=event.status,
         provider_status=event.provider_status,
         provider_conclusion=event.provider_conclusion,
+        env=event.env,
         actor=event.actor,
         url=event.url,
         created_at=event.created_at,

@@ -15,6 +15,7 @@ from read_models import (
     artifacts,
     backup_jobs,
     backups,
+    build_jobs,
     builds,
     deliveries,
     deployments,
@@ -25,6 +26,7 @@ from read_models import (
     metric_snapshots,
     platform_events,
     policy_gate_runs,
+    repo_aliases,
     run_events,
     runs,
     secret_sync_runs,
@@ -40,6 +42,7 @@ AUDIT = platform_events.READ_MODEL
 READ_MODELS: tuple[ReadModel[Any], ...] = (
     LEDGER,
     builds.READ_MODEL,
+    build_jobs.READ_MODEL,
     deployments.READ_MODEL,
     work_items.READ_MODEL,
     backups.READ_MODEL,
@@ -57,6 +60,7 @@ READ_MODELS: tuple[ReadModel[Any], ...] = (
     metric_snapshots.READ_MODEL,
     mail_events.READ_MODEL,
     run_events.READ_MODEL,
+    repo_aliases.READ_MODEL,
     platform_events.READ_MODEL,
 )
 

@@ -6,6 +6,7 @@ What we rely on, and the traps: contracts/upstream/github.md
 """
 
 from providers.github.normalize import normalize
+from providers.github.observed import items
 from providers.github.verify import KEPT_HEADERS, compose, open_verification
 from providers.port import Provider
 
@@ -15,4 +16,5 @@ PROVIDER = Provider(
     verify=open_verification,
     normalize=normalize,
     compose=compose,
+    items=items,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from contracts.audit import CodePushed, InstallationChanged, RepositoryChanged, WebhookPinged, WebhookRemoved
 from contracts.delivery import Delivery
@@ -18,20 +19,25 @@ from providers.github.payloads import (
     PushPayload,
     RepositoryPayload,
 )
-from providers.port import Ignored
+from providers.port import Ignored, Source
 
 PUSH_COMMITS_MAX = 2048
+"""GitHub lists no more commits than these in one push."""
 REPOSITORIES_MAX = 200
 """Names of repositories that an event carries; the delivery has them all."""
-"""GitHub lists no more commits than these in one push."""
+PERMISSIONS_MAX = 200
+"""Permissions that an event carries; GitHub knows about 60."""
+BRANCHES = "refs/heads/"
 
 FIRST, LATER, LAST = 0, 1, 2
 DELETED = "deleted"
 LIFE: Mapping[str, int] = {"created": FIRST, DELETED: LAST}
 """Which of two changes in one second is later in the life of a thing; all others are between."""
+INSTALLATION_LIFE: Mapping[str, int] = {"created": FIRST, "unsuspend": 2, DELETED: 3}
+"""The end of a suspension does not touch updated_at: it shows the time at which the suspension began."""
 
 
-def push(payload: PushPayload, delivery: Delivery) -> list[Event]:
+def push(payload: PushPayload, delivery: Delivery, source: Source) -> list[Event]:
     """A branch or tag that moved. A push has no version but its chain of commits."""
     repository = payload.repository
     at = repository.pushed_at or delivery.received_at
@@ -45,6 +51,7 @@ def push(payload: PushPayload, delivery: Delivery) -> list[Event]:
             fact=f"{payload.before}..{payload.after}",
             occurred_at=at,
             actor=payload.actor,
+            env=source.environments.of(repository=repository.full_name, branch=_branch(payload.ref)),
             repository=repository.full_name,
             repository_id=repository.id,
             git_ref=payload.ref,
@@ -61,11 +68,12 @@ def push(payload: PushPayload, delivery: Delivery) -> list[Event]:
     ]
 
 
-def repository(payload: RepositoryPayload, delivery: Delivery) -> list[Event]:
+def repository(payload: RepositoryPayload, delivery: Delivery, source: Source) -> list[Event]:
     """A repository that was created, renamed, moved, archived, deleted …"""
     changed = payload.repository
     previous = _previous_name(payload)
-    at = changed.updated_at or changed.pushed_at or delivery.received_at
+    # A new name is not always a new updated_at, but it is never older than the last push.
+    at = max(filter(None, (changed.updated_at, changed.pushed_at)), default=delivery.received_at)
     return [
         RepositoryChanged(
             source=delivery.source,
@@ -84,7 +92,7 @@ def repository(payload: RepositoryPayload, delivery: Delivery) -> list[Event]:
     ]
 
 
-def installation(payload: InstallationPayload, delivery: Delivery) -> list[Event]:
+def installation(payload: InstallationPayload, delivery: Delivery, source: Source) -> list[Event]:
     """An app that was installed, suspended, removed …"""
     installed = payload.installation
     account = installed.account
@@ -93,7 +101,7 @@ def installation(payload: InstallationPayload, delivery: Delivery) -> list[Event
         InstallationChanged(
             source=delivery.source,
             ref=f"github:installation/{installed.id}",
-            moment=moment(at, LIFE.get(payload.action, LATER)),
+            moment=moment(at, INSTALLATION_LIFE.get(payload.action, LATER)),
             fact=payload.action,
             occurred_at=_occurred_at(payload.action, at, delivery),
             actor=payload.actor,
@@ -104,11 +112,13 @@ def installation(payload: InstallationPayload, delivery: Delivery) -> list[Event
             repositories=[
                 repository.full_name for repository in (payload.repositories or [])[:REPOSITORIES_MAX]
             ],
+            permissions=_permissions(installed.permissions or {}),
+            suspended_at=installed.suspended_at,
         )
     ]
 
 
-def ping(payload: PingPayload, delivery: Delivery) -> list[Event]:
+def ping(payload: PingPayload, delivery: Delivery, source: Source) -> list[Event]:
     """A hook that was tried. The body shows when the hook changed, not when it was tried."""
     hook = payload.hook
     return [
@@ -128,7 +138,7 @@ def ping(payload: PingPayload, delivery: Delivery) -> list[Event]:
     ]
 
 
-def meta(payload: MetaPayload, delivery: Delivery) -> list[Event]:
+def meta(payload: MetaPayload, delivery: Delivery, source: Source) -> list[Event]:
     """A hook that is gone: somebody has to know, since nothing else will come through it."""
     if payload.action != DELETED:
         raise Ignored("no_such_action")
@@ -150,6 +160,17 @@ def meta(payload: MetaPayload, delivery: Delivery) -> list[Event]:
 def _occurred_at(action: str, at: datetime, delivery: Delivery) -> datetime:
     """A removal does not touch updated_at, which may be years old: the time of receipt is nearer."""
     return delivery.received_at if action == DELETED else at
+
+
+def _branch(git_ref: str) -> str | None:
+    """The branch that a full git ref names; None for a tag."""
+    return git_ref.removeprefix(BRANCHES) if git_ref.startswith(BRANCHES) else None
+
+
+def _permissions(given: Mapping[str, Any]) -> dict[str, str]:
+    """What an app may do, by name, in one order."""
+    named = sorted((name, level) for name, level in given.items() if isinstance(level, str))
+    return dict(named[:PERMISSIONS_MAX])
 
 
 def _previous_name(payload: RepositoryPayload) -> str | None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from contracts.delivery import Delivery
 from contracts.envelope import Event
 from contracts.text import NotJson, parse
-from providers.github import audit, builds, checks, deployments, payloads, work_items
+from providers.github import audit, builds, checks, deployments, observed, payloads, work_items
 from providers.github.body import FORM_TYPE, MalformedForm, form_payload, media_type
 from providers.github.verify import CONTENT_TYPE, EVENT
 from providers.port import Ignored, Source, Unintelligible, problems_of
@@ -24,7 +24,7 @@ class Kind(Generic[P]):
     """One event name: the shape of its body, and what such a body means."""
 
     payload: type[P]
-    events: Callable[[P, Delivery], list[Event]]
+    events: Callable[[P, Delivery, Source], list[Event]]
 
 
 KINDS: Mapping[str, Kind[Any]] = {
@@ -47,6 +47,9 @@ KINDS: Mapping[str, Kind[Any]] = {
 
 def normalize(delivery: Delivery, source: Source) -> list[Event]:
     """The events of a delivery; raises Ignored where there are none, Unintelligible to have it parked."""
+    # What a sender calls its event comes in a header: an observation is never anybody's but ours.
+    if delivery.kind in observed.KINDS and EVENT not in delivery.headers:
+        return observed.normalize_observed(delivery, source)
     name = delivery.headers.get(EVENT, delivery.kind).lower()
     kind = KINDS.get(name)
     if kind is None:
@@ -59,7 +62,7 @@ def normalize(delivery: Delivery, source: Source) -> list[Event]:
         raise Unintelligible(
             "shape_mismatch", f"This is not a body of {name}: {problems_of(error)}."
         ) from None
-    return kind.events(payload, delivery)
+    return kind.events(payload, delivery, source)
 
 
 def _json_text(delivery: Delivery) -> bytes:

@@ -8,6 +8,8 @@ Payloads in full: https://docs.github.com/en/webhooks/webhook-events-and-payload
 
 from __future__ import annotations
 
+from typing import Any, Generic, TypeVar
+
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.version import Int64
@@ -26,11 +28,17 @@ class Account(Upstream):
     slug: str | None = None
 
 
-class Repository(Upstream):
+class Home(Upstream):
+    """The repository that a thing is in. What a poll sees does not always show the repository's id."""
+
+    full_name: str
+    id: Int64 | None = None
+
+
+class Repository(Home):
     """A repository, as far as the thing inside it needs it."""
 
     id: Int64
-    full_name: str
 
 
 class Payload(Upstream):
@@ -67,6 +75,12 @@ class Numbered(Upstream):
     number: Int64
 
 
+class Identified(Upstream):
+    """Anything where only its id matters."""
+
+    id: Int64
+
+
 class RunId(Upstream):
     """A workflow run where only its name matters. Captures from before re-runs have no `run_attempt`."""
 
@@ -80,6 +94,8 @@ class WorkflowRun(RunId):
     display_title: str | None = None
     head_branch: str | None = None
     head_sha: str | None = None
+    head_repository: Identified | None = None
+    """Where the branch is. A fork may call its own `main`, too."""
     head_commit: Commit | None = None
     event: str | None = None
     pull_requests: list[Numbered] | None = Field(default=None, fail_fast=True)
@@ -97,6 +113,15 @@ class WorkflowRunPayload(Action):
     deployment: None = None
 
 
+class Step(Upstream):
+    number: Int64
+    name: str
+    status: str | None = None
+    conclusion: str | None = None
+    started_at: AwareDatetime | None = None
+    completed_at: AwareDatetime | None = None
+
+
 class WorkflowJob(Upstream):
     id: Int64
     run_id: Int64
@@ -107,8 +132,11 @@ class WorkflowJob(Upstream):
     head_sha: str | None = None
     status: str | None = None
     conclusion: str | None = None
+    runner_id: Int64 | None = None
     runner_name: str | None = None
+    runner_group_name: str | None = None
     labels: list[str] | None = Field(default=None, fail_fast=True)
+    steps: list[Step] | None = Field(default=None, fail_fast=True)
     html_url: str | None = None
     created_at: AwareDatetime | None = None
     started_at: AwareDatetime | None = None
@@ -177,6 +205,7 @@ class DeploymentPayload(Action):
 class DeploymentStatus(Upstream):
     id: Int64
     state: str
+    creator: Account | None = None
     description: str | None = None
     environment_url: str | None = None
     target_url: str | None = None
@@ -224,6 +253,8 @@ class PullRequestLink(Upstream):
 
 class Issue(Item):
     state_reason: str | None = None
+    type: Named | None = None
+    """What the organisation calls this kind of work; pull requests and older captures have none."""
     pull_request: PullRequestLink | None = None
 
 
@@ -365,6 +396,8 @@ class Installation(Upstream):
     app_id: Int64
     app_slug: str | None = None
     account: Account | None = None
+    permissions: dict[str, Any] | None = None
+    suspended_at: AwareDatetime | None = None
     updated_at: AwareDatetime | None = None
 
 
@@ -395,3 +428,83 @@ class PingPayload(HookPayload):
 
 class MetaPayload(HookPayload):
     action: str
+
+
+class Addressed(Upstream):
+    """An item of an API's answer: its own address in the API names its repository, by today's name."""
+
+    repository: Repository | None = None
+    repository_url: str | None = None
+    url: str | None = None
+
+
+A = TypeVar("A", bound=Addressed)
+
+
+class Observed(Upstream, Generic[A]):
+    """What a poll fetched: one item of an API's answer and the scope that it was found in."""
+
+    scope: str
+    item: A
+
+
+class ListedId(Identified, Addressed):
+    """An item as far as its ref needs it."""
+
+
+class ListedNumber(Numbered, Addressed):
+    pass
+
+
+class ListedRun(RunId, Addressed):
+    pass
+
+
+class RunItem(WorkflowRun, Addressed):
+    repository: Repository
+    actor: Account | None = None
+    triggering_actor: Account | None = None
+    """Who asked for this attempt; `actor` is who asked for the first."""
+
+
+class JobItem(WorkflowJob, Addressed):
+    pass
+
+
+class CheckRunItem(CheckRun, Addressed):
+    pass
+
+
+class CheckSuiteItem(CheckSuite, Addressed):
+    pass
+
+
+class DeploymentItem(Deployment, Addressed):
+    pass
+
+
+class DeploymentStatusItem(DeploymentStatus, Addressed):
+    """It names its deployment by address alone."""
+
+    deployment_url: str
+    environment: str
+
+
+class IssueItem(Issue, Addressed):
+    pass
+
+
+class BaseBranch(Branch):
+    repo: Repository | None = None
+
+
+class PullRequestItem(PullRequest, Addressed):
+    base: BaseBranch | None = None
+
+
+class CommentItem(Comment, Addressed):
+    """It names its issue by address alone, and only `html_url` tells whether that is a pull request."""
+
+    issue_url: str
+    html_url: str
+    user: Account | None = None

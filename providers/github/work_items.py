@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from contracts.delivery import Delivery
 from contracts.envelope import Event
-from contracts.version import micros, moment
+from contracts.observation import SETTLED_S
+from contracts.version import INT64_MAX, micros, moment
 from contracts.work_items import (
     WorkItemClosed,
     WorkItemCommented,
     WorkItemDeleted,
     WorkItemEvent,
+    WorkItemKind,
+    WorkItemObserved,
     WorkItemOpened,
     WorkItemReopened,
     WorkItemStatus,
     WorkItemUpdated,
 )
 from providers.github.payloads import (
+    CommentItem,
+    Home,
     Issue,
     IssueCommentPayload,
+    IssueItem,
     IssuePayload,
     ItemPayload,
     PullRequest,
+    PullRequestItem,
     PullRequestPayload,
-    Repository,
     Transfer,
 )
+from providers.port import Source, Unintelligible
 
-OPENED, OTHER, CLOSED, MERGED = 0, 1, 2, 3
+OPENED, OTHER, CLOSED, MERGED, SETTLED = 0, 1, 2, 3, 4
 ACTION_RANKS: Mapping[str, int] = {
     "opened": OPENED,
     "closed": CLOSED,
     "transferred": CLOSED,
     "deleted": CLOSED,
 }
-"""Which of two actions in one second is later in an item's life. A merge is a `closed` that ranks higher."""
+"""Which of two actions in one second is later in an item's life.
+
+A merge is a `closed` that ranks higher; highest is an observation that has seen the whole second.
+"""
 
 EVENTS: Mapping[str, type[WorkItemEvent]] = {
     "opened": WorkItemOpened,
@@ -49,13 +60,18 @@ EVENTS: Mapping[str, type[WorkItemEvent]] = {
 GIVEN_UP = ("not_planned", "duplicate")
 """Why an issue may be closed without being done."""
 
+KINDS: Mapping[str, WorkItemKind] = {"issues": "issue", "pull": "pull_request"}
+"""What the page of a comment is called, by what it is about."""
+COMMENTED_PAGE = re.compile(r"/(issues|pull)/[0-9]+(?:#|$)")
+COMMENTED_ADDRESS = re.compile(r"/issues/([0-9]{1,19})/*$")
+
 SHARED_GROUP = frozenset(("title", "state", "labels", "assignees", "milestone", "closed_at"))
 MERGE_KEYS = frozenset(("merged", "merged_at"))
 
 E = TypeVar("E", bound=WorkItemEvent)
 
 
-def issue(payload: IssuePayload, delivery: Delivery) -> list[Event]:
+def issue(payload: IssuePayload, delivery: Delivery, source: Source) -> list[Event]:
     """Something happened to an issue, or to the issue side of a pull request."""
     if payload.action == "deleted":
         return [_departure(payload, delivery, moved_to=None)]
@@ -66,7 +82,7 @@ def issue(payload: IssuePayload, delivery: Delivery) -> list[Event]:
     return [_change(payload.issue, payload, delivery, _about(payload), _origin(payload.changes))]
 
 
-def pull_request(payload: PullRequestPayload, delivery: Delivery) -> list[Event]:
+def pull_request(payload: PullRequestPayload, delivery: Delivery, source: Source) -> list[Event]:
     """Something happened to a pull request."""
     about = _about(payload)
     if about is None and payload.requested_reviewer:
@@ -76,7 +92,7 @@ def pull_request(payload: PullRequestPayload, delivery: Delivery) -> list[Event]
     return [_change(payload.pull_request, payload, delivery, about or payload.after)]
 
 
-def issue_comment(payload: IssueCommentPayload, delivery: Delivery) -> list[Event]:
+def issue_comment(payload: IssueCommentPayload, delivery: Delivery, source: Source) -> list[Event]:
     """A comment was written, edited or deleted; the body shows the item too, as of its own updated_at."""
     comment = payload.comment
     at = comment.updated_at or comment.created_at
@@ -84,10 +100,11 @@ def issue_comment(payload: IssueCommentPayload, delivery: Delivery) -> list[Even
         _sight(
             WorkItemCommented,
             payload.issue,
-            payload,
+            payload.repository,
             delivery,
             rank=OTHER,
-            fact=f"{payload.action}:{comment.id}:{micros(at) if at else ''}",
+            fact=comment_fact(payload.action, comment.id, at),
+            actor=payload.actor,
             change=payload.action,
             occurred_at=at,
             comment_id=comment.id,
@@ -96,9 +113,77 @@ def issue_comment(payload: IssueCommentPayload, delivery: Delivery) -> list[Even
     ]
 
 
-def item_ref(repository: Repository, number: int) -> str:
+def observed_issue(item: IssueItem, home: Home, delivery: Delivery, source: Source) -> list[Event]:
+    """An issue, or the issue side of a pull request, as a poll sees it."""
+    return [_observed(item, home, delivery, "issue")]
+
+
+def observed_pull_request(
+    item: PullRequestItem, home: Home, delivery: Delivery, source: Source
+) -> list[Event]:
+    """A pull request as a poll sees it. What it is to be merged into is in the repository that it belongs to."""
+    base = item.base.repo if item.base else None
+    return [_observed(item, base or home, delivery, "pull_request")]
+
+
+def observed_comment(comment: CommentItem, home: Home, delivery: Delivery, source: Source) -> list[Event]:
+    """A comment as a poll sees it: of its item it shows where it is and nothing else."""
+    address, page = COMMENTED_ADDRESS.search(comment.issue_url), COMMENTED_PAGE.search(comment.html_url)
+    if address is None or page is None or (number := int(address[1])) > INT64_MAX:
+        raise Unintelligible("shape_mismatch", "The item's issue_url or html_url is no address of a comment.")
+    at = comment.updated_at or comment.created_at or delivery.received_at
+    change = "created" if comment.updated_at in (None, comment.created_at) else "edited"
+    return [
+        WorkItemCommented(
+            source=delivery.source,
+            ref=item_ref(home, number),
+            moment=moment(at, OTHER),
+            fact=comment_fact(change, comment.id, at),
+            occurred_at=at,
+            actor=comment.user.login if comment.user else None,
+            system="github",
+            kind=KINDS[page[1]],
+            external_id=f"{home.full_name}#{number}",
+            project=home.full_name,
+            project_id=home.id,
+            number=number,
+            url=comment.html_url.partition("#")[0],
+            change=change,
+            stated=False,
+            comment_id=comment.id,
+            comment_url=comment.html_url,
+        )
+    ]
+
+
+def item_ref(home: Home, number: int) -> str:
     """The ref of an issue or pull request."""
-    return f"github:{repository.full_name}#{number}"
+    return f"github:{home.full_name}#{number}"
+
+
+def comment_fact(change: str, number: int, at: datetime | None) -> str:
+    """What tells apart two facts about the comments of one item."""
+    return f"{change}:{number}:{micros(at) if at else ''}"
+
+
+def _observed(
+    item: Issue | PullRequest, home: Home, delivery: Delivery, kind: Literal["issue", "pull_request"]
+) -> WorkItemObserved:
+    """An item as it was at its own time of change. Fetched within that second, it may have missed the rest of it.
+
+    A pull request is listed twice, and either list shows what the other does not: two facts.
+    """
+    at = item.updated_at or delivery.received_at
+    settled = (delivery.received_at - at).total_seconds() >= SETTLED_S
+    return _sight(
+        WorkItemObserved,
+        item,
+        home,
+        delivery,
+        rank=SETTLED if settled else OTHER,
+        fact=kind,
+        change="observed",
+    )
 
 
 def _change(
@@ -114,10 +199,11 @@ def _change(
     return _sight(
         EVENTS.get(action, WorkItemUpdated),
         item,
-        payload,
+        payload.repository,
         delivery,
         rank=MERGED if merge else ACTION_RANKS.get(action, OTHER),
         fact=f"{action}:{about}" if about else action,
+        actor=payload.actor,
         change=action,
         detail=about or origin,
     )
@@ -128,10 +214,11 @@ def _departure(payload: IssuePayload, delivery: Delivery, moved_to: str | None) 
     return _sight(
         WorkItemDeleted,
         payload.issue,
-        payload,
+        payload.repository,
         delivery,
         rank=ACTION_RANKS[payload.action],
         fact=payload.action,
+        actor=payload.actor,
         change=payload.action,
         detail=moved_to,
         deleted_at=payload.issue.updated_at or delivery.received_at,
@@ -147,11 +234,11 @@ def _arrival(payload: IssuePayload, delivery: Delivery) -> WorkItemOpened | None
     return _sight(
         WorkItemOpened,
         moves.new_issue,
-        payload,
+        moves.new_repository,
         delivery,
-        repository=moves.new_repository,
         rank=OPENED,
         fact="opened",
+        actor=payload.actor,
         change="opened",
         detail=item_ref(payload.repository, payload.issue.number),
     )
@@ -176,23 +263,24 @@ def _about(payload: ItemPayload) -> str | None:
 def _sight(
     event: type[E],
     item: Issue | PullRequest,
-    payload: IssuePayload | PullRequestPayload | IssueCommentPayload,
+    home: Home,
     delivery: Delivery,
     *,
     rank: int,
-    repository: Repository | None = None,
+    fact: str,
+    actor: str | None = None,
     occurred_at: datetime | None = None,
     **more: Any,
 ) -> E:
-    """An event about `item`, in the payload's repository unless another is given."""
+    """An event about `item`, which is at home in a repository."""
     at = item.updated_at or delivery.received_at
-    home = repository or payload.repository
     return event(
         source=delivery.source,
         ref=item_ref(home, item.number),
         moment=moment(at, rank),
+        fact=fact,
         occurred_at=occurred_at or at,
-        actor=payload.actor,
+        actor=actor,
         system="github",
         kind="pull_request" if _is_pull_request(item) else "issue",
         # The ids of an issue and of its pull request differ, though they are one item.
@@ -230,6 +318,7 @@ def _shared_group(item: Issue | PullRequest) -> dict[str, Any]:
         "assignee": _assignee(item),
         "assignees": [account.login for account in item.assignees or [] if account.login],
         "milestone": item.milestone.title if item.milestone else None,
+        "item_type": item.type.name if isinstance(item, Issue) and item.type else None,
         "updated_at": item.updated_at,
         "closed_at": item.closed_at,
         "merged_at": _merged_at(item),

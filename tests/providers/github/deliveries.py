@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,52 @@ import pytest
 
 from contracts.delivery import Delivery, body_sha256
 from contracts.envelope import Event
-from contracts.ssot import ProviderFile
+from contracts.observation import observed_body, observed_kind
+from contracts.ssot import EnvironmentRule, Environments, ProviderFile
 from providers.github import PROVIDER
-from providers.port import Ignored, NoOptions, Source, Unintelligible
+from providers.port import Ignored, Item, NoOptions, Source, Unintelligible
 
 FIXTURES = Path(__file__).with_name("fixtures")
 EXPECTED = Path(__file__).with_name("expected")
 SAMPLES = sorted(FIXTURES.glob("*/*.json"))
+REST = Path(__file__).with_name("rest")
+ANSWERS = sorted(REST.glob("answers/*.json"))
+LISTED: Mapping[str, tuple[str, str]] = {
+    "actions.list-jobs-for-workflow-run": ("jobs", "repos/octo-org/octo-repo/actions/runs/29679449/jobs"),
+    "actions.list-workflow-runs-for-repo": ("runs", "repos/octocat/Hello-World/actions/runs"),
+    "checks.list-for-ref": ("check_runs", "repos/github/hello-world/commits/say-hello/check-runs"),
+    "checks.list-suites-for-ref": ("check_suites", "repos/octocat/Hello-World/commits/master/check-suites"),
+    "issues.list-comments-for-repo": ("comments", "repos/octocat/Hello-World/issues/comments"),
+    "issues.list-for-repo": ("issues", "repos/octocat/Hello-World/issues"),
+    "pulls.list": ("pulls", "repos/octocat/Hello-World/pulls"),
+    "rate-limit.get": ("rate_limit", "rate_limit"),
+    "repos.get-webhook": ("hook", "repos/octocat/Hello-World/hooks/12345678"),
+    "repos.get-webhook-delivery": ("hook_delivery", "repos/octocat/Hello-World/hooks/12345678/deliveries/1"),
+    "repos.list-deployment-statuses": (
+        "deployment_statuses",
+        "repos/octocat/example/deployments/42/statuses",
+    ),
+    "repos.list-deployments": ("deployments", "repos/octocat/example/deployments"),
+    "repos.list-webhook-deliveries": (
+        "hook_deliveries",
+        "repos/octocat/Hello-World/hooks/12345678/deliveries",
+    ),
+}
+"""What a poll asks for, and in which scope, by the name of the answer."""
 
 SOURCE = Source(
     name="github",
     provider=PROVIDER,
     file=ProviderFile(name="github", endpoint="/webhooks/github"),
     options=NoOptions(),
+    environments=Environments(
+        (
+            EnvironmentRule(env="prod", target=["production", "Production"]),
+            EnvironmentRule(env="stage", target=["Preview"]),
+            EnvironmentRule(env="prod", branch=["main", "master"]),
+            EnvironmentRule(env="stage", branch=["staging-*"]),
+        )
+    ),
 )
 RECEIVED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 IDENTITY = "72d3162e-cc78-11e3-81ab-4c9367dc0958"
@@ -86,8 +119,57 @@ def ignored(event: str, body: Mapping[str, Any] | bytes) -> str:
     return caught.value.reason
 
 
+def answer(name: str) -> Any:
+    """The decoded body of an answer of the API, free to be changed: `issues.list-for-repo`."""
+    return json.loads((REST / "answers" / f"{name}.json").read_bytes())
+
+
+def cut(kind: str, scope: str, page: Any) -> list[Item]:
+    """The items of a page."""
+    assert PROVIDER.items is not None
+    return PROVIDER.items(kind, scope, page if isinstance(page, bytes) else json.dumps(page).encode())
+
+
+def listed(path: Path) -> list[Item]:
+    """The items of a recorded answer."""
+    return cut(*LISTED[path.stem], path.read_bytes())
+
+
+def observation(kind: str, body: bytes, received_at: datetime = RECEIVED_AT, seq: int = 1) -> Delivery:
+    """What a poll stores of an item."""
+    return Delivery(
+        source="github",
+        identity=f"poll-{seq}",
+        kind=observed_kind(kind),
+        via="poll",
+        received_at=received_at,
+        body=body,
+        body_sha256=body_sha256(body),
+        seq=seq,
+    )
+
+
+def seen(
+    kind: str,
+    item: Any,
+    scope: str = "repos/octocat/Hello-World",
+    received_at: datetime = RECEIVED_AT,
+    source: Source = SOURCE,
+) -> list[Event]:
+    """What an item means, as a poll found it."""
+    return list(PROVIDER.normalize(observation(kind, observed_body(scope, item), received_at), source))
+
+
+def only_seen(kind: str, item: Any, **how: Any) -> Any:
+    """The one event that an item means."""
+    [one] = seen(kind, item, **how)
+    return one
+
+
 def expected_path(path: Path) -> Path:
-    """Where the outcome of a sample is written."""
+    """Where the outcome of a sample or an answer is written."""
+    if path in ANSWERS:
+        return REST / "expected" / f"{path.stem}.items.json"
     return EXPECTED / path.parent.name / f"{path.stem}.events.json"
 
 
@@ -97,9 +179,25 @@ def outcome(path: Path) -> dict[str, Any]:
         events = normalized(path.parent.name, path.read_bytes())
     except Ignored as nothing:
         return {"ignored": nothing.reason}
+    return {"events": _written(events)}
+
+
+def outcome_of_answer(path: Path) -> dict[str, Any]:
+    """What an answer becomes, as JSON: its items, and what each of them means."""
     return {
-        "events": [
-            {"type": event.type, "id": event.id, **event.model_dump(mode="json", exclude_none=True)}
-            for event in events
+        "items": [
+            {
+                "ref": item.ref,
+                "kind": item.kind,
+                "events": _written(PROVIDER.normalize(observation(item.kind, item.body), SOURCE)),
+            }
+            for item in listed(path)
         ]
     }
+
+
+def _written(events: Iterable[Event]) -> list[dict[str, Any]]:
+    return [
+        {"type": event.type, "id": event.id, **event.model_dump(mode="json", exclude_none=True)}
+        for event in events
+    ]

@@ -87,3 +87,38 @@ def test_an_apps_ping_carries_neither() -> None:
     body = sample("ping.00")
     del body["repository"]
     assert None is only("ping", body).target
+
+
+@pytest.mark.parametrize(
+    ("git_ref", "env"),
+    [("refs/heads/main", "prod"), ("refs/heads/feature/main", "unknown"), ("refs/tags/main", "unknown")],
+)
+def test_a_push_is_about_the_environment_of_its_branch_and_a_tag_is_none(git_ref: str, env: str) -> None:
+    assert env == only("push", sample("push.04") | {"ref": git_ref}).env
+
+
+def test_a_repository_changed_no_earlier_than_its_last_push() -> None:
+    body = sample("repository.renamed.09")
+    body["repository"] |= {"updated_at": "2019-05-15T15:20:41Z", "pushed_at": "2019-06-01T00:00:00Z"}
+    assert datetime(2019, 6, 1, tzinfo=UTC) == only("repository", body).occurred_at
+
+
+def test_an_installation_says_what_it_may_do_and_since_when_it_may_do_nothing() -> None:
+    suspended = only("installation", sample("installation.suspend.05"))
+    free = only("installation", sample("installation.unsuspend.06"))
+    assert datetime(2021, 4, 29, 2, 32, 50, tzinfo=UTC) == suspended.suspended_at
+    assert None is free.suspended_at
+    assert ("write", "read") == (free.permissions["contents"], free.permissions["issues"])
+
+
+def test_an_installation_that_ends_is_later_than_everything_that_it_was() -> None:
+    body = sample("installation.unsuspend.06")
+    changes = ("created", "suspend", "unsuspend", "deleted")
+    moments = [only("installation", body | {"action": change}).moment for change in changes]
+    assert sorted(set(moments)) == moments
+
+
+def test_a_permission_in_words_that_are_no_text_is_left_out() -> None:
+    body = sample("installation.created.01")
+    body["installation"]["permissions"] = {"issues": "write", "checks": None, "pages": {"read": True}}
+    assert {"issues": "write"} == only("installation", body).permissions

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from contracts.builds import STEP_NAME_CHARS_MAX, STEPS_COUNT_MAX
 from contracts.version import micros
-from tests.providers.github.deliveries import RECEIVED_AT, only, sample
+from runtime.streams import EVENT_BYTES_MAX
+from tests.providers.github.deliveries import RECEIVED_AT, only, parked, sample
 
 
 @pytest.mark.parametrize(
@@ -216,3 +218,95 @@ def test_a_check_run_without_times_is_dated_by_its_receipt() -> None:
     body = sample("check_run.created.00")
     body["check_run"] |= {"started_at": None, "completed_at": None}
     assert micros(RECEIVED_AT) == only("check_run", body).moment[1]
+
+
+@pytest.mark.parametrize(
+    ("branch", "env"), [("main", "prod"), ("staging-2", "stage"), ("feature/x", "unknown")]
+)
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("workflow_run.completed.01", ["workflow_run"]),
+        ("workflow_job.completed.01", ["workflow_job"]),
+        ("check_run.completed.01", ["check_run", "check_suite"]),
+        ("check_suite.completed.00", ["check_suite"]),
+    ],
+)
+def test_the_branch_says_which_environment_a_run_is_about(
+    name: str, where: list[str], branch: str, env: str
+) -> None:
+    body = sample(name)
+    inner = body
+    for key in where:
+        inner = inner[key]
+    inner["head_branch"] = branch
+    assert env == only(name.partition(".")[0], body).env
+
+
+@pytest.mark.parametrize(
+    ("head", "env"),
+    [({"id": 186853002}, "prod"), ({"id": 1}, "unknown"), (None, "unknown"), ("absent", "prod")],
+)
+def test_a_forks_main_is_not_our_main(head: object, env: str) -> None:
+    body = sample("workflow_run.completed.01")
+    body["repository"]["id"] = 186853002
+    body["workflow_run"] |= {"head_branch": "main", "head_repository": head}
+    if head == "absent":
+        del body["workflow_run"]["head_repository"]
+    assert env == only("workflow_run", body).env
+
+
+def test_a_job_shows_its_runner_and_its_steps() -> None:
+    job = only("workflow_job", sample("workflow_job.completed.01"))
+    assert ("GitHub Actions 5", 5, "GitHub Actions") == (job.runner, job.runner_id, job.runner_group)
+    assert 12 == job.steps_shown == len(job.steps)
+    failed = [(step.number, step.name) for step in job.steps if step.conclusion == "failure"]
+    assert [(8, "Run yarn run format-check")] == failed
+
+
+@pytest.mark.parametrize("steps", [None, []])
+def test_a_job_that_shows_no_steps_has_none(steps: object) -> None:
+    body = sample("workflow_job.completed.01")
+    body["workflow_job"]["steps"] = steps
+    job = only("workflow_job", body)
+    assert ([], 0) == (job.steps, job.steps_shown)
+
+
+def steps(count: int, **unlike: dict[str, object]) -> list[dict[str, object]]:
+    """Steps that went well, but for some by number: `n250={...}`."""
+    well = {
+        "status": "completed",
+        "conclusion": "success",
+        "started_at": "2026-03-04T09:00:00Z",
+        "completed_at": "2026-03-04T09:00:01Z",
+    }
+    return [{"number": n, "name": "步" * 500, **well, **unlike.get(f"n{n}", {})} for n in range(1, count + 1)]
+
+
+def test_of_very_many_steps_those_stay_that_say_why_and_the_event_stays_small() -> None:
+    body = sample("workflow_job.completed.01")
+    body["workflow_job"]["steps"] = steps(
+        900,
+        n250={"conclusion": "failure"},
+        n251={"status": "in_progress", "conclusion": None},
+        n252={"status": "queued", "conclusion": None},
+        n900={"conclusion": "cancelled"},
+    )
+    job = only("workflow_job", body)
+    numbers = [step.number for step in job.steps]
+    assert (900, STEPS_COUNT_MAX) == (job.steps_shown, len(numbers))
+    assert [*range(1, STEPS_COUNT_MAX - 2), 250, 251, 900] == numbers
+    assert {STEP_NAME_CHARS_MAX} == {len(step.name) for step in job.steps}
+    assert len(job.model_dump_json().encode()) < EVENT_BYTES_MAX
+
+
+def test_a_thousand_wrong_steps_make_one_complaint() -> None:
+    body = sample("workflow_job.completed.01")
+    body["workflow_job"]["steps"] = [0] * 1_000
+    assert "more" not in str(parked("workflow_job", body))
+
+
+def test_a_step_keeps_the_order_of_its_number() -> None:
+    body = sample("workflow_job.completed.01")
+    body["workflow_job"]["steps"].reverse()
+    assert sorted(numbers := [step.number for step in only("workflow_job", body).steps]) == numbers

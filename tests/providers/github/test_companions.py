@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,12 @@ from ruamel.yaml import YAML
 
 from providers.github import PROVIDER
 from providers.github.normalize import KINDS
+from providers.github.observed import ITEMLESS, LISTINGS
 from providers.port import Receipt, Secret
+from read_models.registry import LEDGER
+from services.projector.understand import understand
 from tests.providers.driving import judge_composed
+from tests.providers.github.cases import CASE
 from tests.providers.github.deliveries import SAMPLES, SOURCE, normalized
 
 ROOT = Path(__file__).parents[3]
@@ -30,9 +35,20 @@ def test_the_ssot_file_subscribes_to_exactly_the_events_that_are_understood() ->
     assert (PROVIDER.name, False) == (declared["name"], declared["unsigned"])
 
 
-def test_the_contract_page_speaks_of_every_event() -> None:
+def test_the_ssot_file_names_tables_that_github_fills_and_every_form_of_ref() -> None:
+    declared = YAML(typ="safe").load(ROOT / "ssot/providers/github.yaml")
+    told = [understand({SOURCE.name: SOURCE}, CASE.delivery(each)) for each in CASE.samples]
+    filled = {name for each in told for name, _ in each.rows} | {LEDGER.name}
+    forms = [re.sub("<[^>]+>", "[^:#@]+", form) for form in declared["refs"]]
+    assert set() == set(declared["feeds"]) - filled
+    assert [] == [
+        ref for each in told for ref in each.refs if not any(re.fullmatch(form, ref) for form in forms)
+    ]
+
+
+def test_the_contract_page_speaks_of_every_event_and_every_page_that_a_poll_reads() -> None:
     page = (ROOT / "contracts/upstream/github.md").read_text()
-    assert [] == [event for event in KINDS if event not in page]
+    assert [] == [event for event in (*KINDS, *LISTINGS, *ITEMLESS) if event not in page]
 
 
 @pytest.mark.parametrize("told", STORY, ids=lambda told: str(told["file"]))
