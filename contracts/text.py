@@ -10,7 +10,8 @@ import json
 import re
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -79,3 +80,19 @@ def decode(body: bytes) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+class OrNothing:
+    """Annotates a field that is None where a sender wrote something else than its type, instead of an error."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_default_schema(handler(source), default=None, on_error="default")
+
+
+class Presence:
+    """Annotates a field that is True where a member is there and not null, without making anything of it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_default_schema(core_schema.none_schema(), default=True, on_error="default")

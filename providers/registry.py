@@ -7,11 +7,18 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from contracts.ssot import BadSsot, ProviderFile, Ssot
-from providers import github, odooops
+from providers import cloudevents, generic, github, odooops, standard
 from providers.port import Provider, Source
 
 PROVIDERS: Mapping[str, Provider] = {
-    provider.name: provider for provider in (github.PROVIDER, odooops.PROVIDER)
+    provider.name: provider
+    for provider in (
+        cloudevents.PROVIDER,
+        generic.PROVIDER,
+        github.PROVIDER,
+        odooops.PROVIDER,
+        standard.PROVIDER,
+    )
 }
 
 
@@ -37,6 +44,8 @@ def _source(file: ProviderFile, ssot: Ssot) -> Source:
         first = error.errors(include_input=False)[0]
         at = ".".join(str(part) for part in ("options", *first["loc"]))
         raise BadSsot(f"{where}: {at}: {first['msg']}") from None
+    if (problem := provider.problem(file, options)) is not None:
+        raise BadSsot(f"{where}: {problem}")
     return Source(
         name=file.name, provider=provider, file=file, options=options, environments=ssot.environments
     )

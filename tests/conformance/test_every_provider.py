@@ -152,7 +152,9 @@ def test_a_mutated_request_is_taken_or_refused_by_name(case: Case, seed: int) ->
             headers[name] = chance.choice(("", "a" * 2_000, "\xff\xfe", "\x00", "é", "=,;", "-1", "9" * 400))
         elif chance.random() < 0.1:
             del headers[name]
-    request = Request(method="POST", headers=headers, query=made.query, received_at=NOW)
+    request = Request(
+        method="POST", headers=headers, query=made.query, received_at=NOW, receipt_id="receipt-1"
+    )
     outcome: Receipt | Refused
     try:
         verification = provider.verify(request, case.source, [case.secret])

@@ -43,11 +43,12 @@ def judge(
     *,
     at: datetime = NOW,
     query: str = "",
+    receipt_id: str = "receipt-1",
     chunks: Iterable[bytes] | None = None,
 ) -> Outcome:
     """The receipt of a request, or the status and reason that it is refused with. `headers` are lower-cased."""
     assert source.provider.verify is not None
-    request = Request(method="POST", headers=headers, query=query, received_at=at)
+    request = Request(method="POST", headers=headers, query=query, received_at=at, receipt_id=receipt_id)
     try:
         verification = source.provider.verify(request, source, secrets)
         for chunk in [body] if chunks is None else chunks:

@@ -21,7 +21,7 @@ from tests.providers.github.deliveries import FIXTURES, IDENTITY, SOURCE
 
 SECRET = Secret("GITHUB_WEBHOOK_SECRET", b"It's a Secret to Everybody")
 SECOND = Secret("GITHUB_WEBHOOK_SECRET_2", b"the one that comes next")
-HEAD = Request(method="POST", headers={}, received_at=NOW)
+HEAD = Request(method="POST", headers={}, received_at=NOW, receipt_id="receipt-1")
 BODY = '{"zen": "Keep it logically awesome. ✓ ä"}'.encode()
 FORM = "application/x-www-form-urlencoded"
 
