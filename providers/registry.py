@@ -43,7 +43,7 @@ def _source(file: ProviderFile, ssot: Ssot) -> Source:
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         at = ".".join(str(part) for part in ("options", *first["loc"]))
-        raise BadSsot(f"{where}: {at}: {first['msg']}") from None
+        raise BadSsot(f"{where}: {at}: {first['msg'].removeprefix('Value error, ')}") from None
     if (problem := provider.problem(file, options)) is not None:
         raise BadSsot(f"{where}: {problem}")
     return Source(
