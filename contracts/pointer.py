@@ -6,9 +6,8 @@ import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
-from pydantic_core import from_json
 
-from contracts.text import clean, decode
+from contracts.text import clean
 from contracts.version import INT64_MAX
 
 POINTER_CHARS_MAX = 200
@@ -28,15 +27,6 @@ def _checked(pointer: str) -> str:
 
 Pointer = Annotated[str, AfterValidator(_checked)]
 """A JSON pointer to a part of a document, e.g. `/event/id` or `/items/0`."""
-
-
-def document(body: bytes) -> Any:
-    """Any JSON text, its strings as they are: clean what is taken out. Raises contracts.text.NotJson."""
-    try:
-        return from_json(body, allow_inf_nan=False)
-    except ValueError:
-        # The fast parser refuses lone surrogates, which senders may write.
-        return decode(body)
 
 
 def find(value: Any, pointer: str) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from contracts.delivery import body_sha256
 from contracts.envelope import header_value
 from contracts.external import kind_of
-from contracts.pointer import document
 from contracts.signing import Macs, first_equal
 from contracts.standard_webhooks import (
     SECRET_PREFIX,
@@ -22,7 +21,7 @@ from contracts.standard_webhooks import (
     signed_head,
     symmetric_key,
 )
-from contracts.text import NotJson
+from contracts.text import NotJson, document
 from providers.cloudevents.events import (
     ATTRIBUTE_PREFIX,
     BATCH,

@@ -8,8 +8,8 @@ from typing import Any
 from contracts.delivery import Delivery
 from contracts.envelope import Event
 from contracts.external import KIND_CHARS_MAX, TITLE_CHARS_MAX, ExternalReceived, cut, stable_name
-from contracts.pointer import document, find, text_at
-from contracts.text import NotJson
+from contracts.pointer import find, text_at
+from contracts.text import NotJson, document
 from contracts.times import instant
 from contracts.version import moment
 from providers.generic.options import Options

@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from contracts.external import MESSAGE, kind_of, stable_name
-from contracts.pointer import document, text_at
+from contracts.pointer import text_at
 from contracts.signing import ENCODERS, Macs, first_equal
-from contracts.text import NotJson
+from contracts.text import NotJson, document
 from contracts.times import Unit, instant
 from contracts.version import micros
 from providers.generic.options import AUTHORIZATION, Basic, Bearer, Hmac, Options, Proof, Timestamp

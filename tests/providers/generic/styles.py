@@ -89,13 +89,13 @@ STYLES = (
         {"bearer": {"header": "X-Gitlab-Token"}},
         lambda body: {
             "x-gitlab-token": KEY.decode(),
-            "x-gitlab-event-uuid": "d-2",
+            "idempotency-key": "d-2",
             "x-gitlab-event": "Push Hook",
         },
         told(object_kind="push"),
         "d-2",
         "push",
-        {"identity": {"header": "X-Gitlab-Event-UUID"}, "kind": {"pointer": "/object_kind"}},
+        {"identity": {"header": "Idempotency-Key"}, "kind": {"pointer": "/object_kind"}},
         proves_the_body=False,
     ),
     # https://docs.stripe.com/webhooks (verify manually): one header holds time and signatures, old schemes beside new

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -36,15 +36,14 @@ def outcome(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     at: datetime = NOW,
-    **held: bytes,
+    held: Sequence[Secret] = (SECRET,),
 ) -> Outcome:
     """How a request is judged that was made for the style's own body."""
-    secrets = [Secret(name, value) for name, value in held.items()] or [SECRET]
     return judge(
         source(style),
         style.headers(style.body) if headers is None else headers,
         style.body if body is None else body,
-        secrets,
+        held,
         at=at,
         query=style.query(style.body),
     )
@@ -61,14 +60,14 @@ def test_a_genuine_request_is_taken(style: Style) -> None:
 
 @each_style
 def test_a_genuine_request_is_taken_while_the_secret_changes(style: Style) -> None:
-    found = outcome(style, NEW=b"the next one", OLD=KEY)
+    found = outcome(style, held=[Secret("NEW", b"the next one"), Secret("OLD", KEY)])
     assert isinstance(found, Receipt) and "OLD" == found.verified_by
 
 
 @each_style
 def test_another_secret_or_an_empty_one_opens_nothing(style: Style) -> None:
-    for held in ({"OTHER": b"another"}, {"EMPTY": b""}):
-        found = outcome(style, **held)
+    for value in (b"another", b""):
+        found = outcome(style, held=[Secret("OTHER", value)])
         assert isinstance(found, tuple) and 401 == found[0]
 
 
