@@ -61,7 +61,7 @@ class Request:
     received_at: datetime
     """When its head had arrived: what the age of a signature is measured by."""
     receipt_id: str
-    """Made once for this request: its identity, where the sender gives none and does not retry."""
+    """Made for this request alone: the identity of a delivery whose sender gives none and does not retry."""
 
 
 class NoOptions(Strict):

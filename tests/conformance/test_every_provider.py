@@ -18,7 +18,7 @@ from providers.port import Ignored, Parcel, Receipt, Refused, Request, Secret, U
 from providers.registry import PROVIDERS
 from services.projector.understand import understand
 from tests.providers.case import Case, Sample
-from tests.providers.driving import NOW, events_of, judge, judge_composed
+from tests.providers.driving import NOW, RECEIPT_ID, events_of, judge, judge_composed
 
 CASES: dict[str, Case] = {
     name: importlib.import_module(f"tests.providers.{name}.cases").CASE for name in PROVIDERS
@@ -153,7 +153,7 @@ def test_a_mutated_request_is_taken_or_refused_by_name(case: Case, seed: int) ->
         elif chance.random() < 0.1:
             del headers[name]
     request = Request(
-        method="POST", headers=headers, query=made.query, received_at=NOW, receipt_id="receipt-1"
+        method="POST", headers=headers, query=made.query, received_at=NOW, receipt_id=RECEIPT_ID
     )
     outcome: Receipt | Refused
     try:

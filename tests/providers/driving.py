@@ -12,6 +12,7 @@ from contracts.ssot import Environments, ProviderFile
 from providers.port import Parcel, Provider, Receipt, Refused, Request, Secret, Source
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+RECEIPT_ID = "0b6cf1d3-9a0e-4f6a-8a0e-3f6f0f9f5d11"
 Outcome = Receipt | tuple[int, str]
 
 
@@ -43,7 +44,7 @@ def judge(
     *,
     at: datetime = NOW,
     query: str = "",
-    receipt_id: str = "receipt-1",
+    receipt_id: str = RECEIPT_ID,
     chunks: Iterable[bytes] | None = None,
 ) -> Outcome:
     """The receipt of a request, or the status and reason that it is refused with. `headers` are lower-cased."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.providers.driving import NOW
+from tests.providers.driving import NOW, RECEIPT_ID
 
 SECOND = int(NOW.timestamp())
 MILLISECOND = SECOND * 1000
@@ -65,7 +65,6 @@ def told(**body: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-RECEIPT = "receipt-1"
 PLAIN = told(id="evt_1", type="thing.changed")
 
 STYLES = (
@@ -138,7 +137,7 @@ STYLES = (
             "x-slack-signature": f"v0={mac(at('v0:', SECOND, ':', body))}",
         },
         b"command=%2Fops&text=status",
-        RECEIPT,
+        RECEIPT_ID,
         "command",
         {"kind": {"constant": "command"}},
     ),
@@ -293,7 +292,7 @@ STYLES = (
         {"hmac": {"header": "X-TFE-Notification-Signature", "algorithm": "sha512"}},
         lambda body: {"x-tfe-notification-signature": mac(body, "sha512")},
         told(run_id="run-1", run_message="Apply", notifications=[{"trigger": "run:completed"}]),
-        RECEIPT,
+        RECEIPT_ID,
         "run_completed",
         {"kind": {"pointer": "/notifications/0/trigger"}, "ref": "/run_id", "title": "/run_message"},
     ),
@@ -314,7 +313,7 @@ STYLES = (
             "x-buildkite-event": "build.finished",
         },
         told(event="build.finished"),
-        RECEIPT,
+        RECEIPT_ID,
         "build.finished",
         {"kind": {"header": "X-Buildkite-Event"}},
     ),
@@ -386,7 +385,7 @@ STYLES = (
         {"bearer": {"header": "Authorization"}},
         lambda body: {"authorization": f"Bearer {KEY.decode()}"},
         told(status="firing", groupKey="{}:{alertname=DiskFull}", commonAnnotations={"summary": "Disk"}),
-        RECEIPT,
+        RECEIPT_ID,
         "firing",
         {"kind": {"pointer": "/status"}, "ref": "/groupKey", "title": "/commonAnnotations/summary"},
         proves_the_body=False,
@@ -397,7 +396,7 @@ STYLES = (
         {"basic": {"user": "grafana"}},
         lambda body: {"authorization": "Basic " + b64encode(b"grafana:" + KEY).decode()},
         told(status="resolved", groupKey="g-1", title="[RESOLVED] Disk"),
-        RECEIPT,
+        RECEIPT_ID,
         "resolved",
         {"kind": {"pointer": "/status"}, "ref": "/groupKey", "title": "/title"},
         proves_the_body=False,
@@ -408,7 +407,7 @@ STYLES = (
         {"bearer": {"query": "token"}},
         lambda body: {},
         told(repository={"repo_name": "example/odoo"}, push_data={"tag": "19.0", "pushed_at": SECOND}),
-        RECEIPT,
+        RECEIPT_ID,
         "image_pushed",
         {
             "kind": {"constant": "image_pushed"},
@@ -425,7 +424,7 @@ STYLES = (
         {"hmac": {"query": "sig", "algorithm": "sha512", "encoding": "base64"}},
         lambda body: {"content-type": "text/plain"},
         b"nightly import finished",
-        RECEIPT,
+        RECEIPT_ID,
         "message",
         query=lambda body: urlencode({"n": "1", "sig": mac64(body, "sha512")}),
     ),

@@ -9,8 +9,8 @@ import pytest
 
 from providers.generic import PROVIDER
 from providers.port import Composed, Parcel, Receipt, Secret, Source
-from tests.providers.driving import NOW, Outcome, delivery_of, events_of, judge, source_of
-from tests.providers.generic.styles import KEY, RECEIPT, STYLES, Style
+from tests.providers.driving import NOW, RECEIPT_ID, Outcome, delivery_of, events_of, judge, source_of
+from tests.providers.generic.styles import KEY, STYLES, Style
 
 SECRET = Secret("A_SECRET", KEY)
 each_style = pytest.mark.parametrize("style", STYLES, ids=lambda style: str(style.name))
@@ -120,7 +120,7 @@ def test_it_means_one_event_of_that_kind(style: Style) -> None:
     assert event.type == "external.received"
     assert event.ref.startswith(f"{style.name}:")
     assert event.fact == style.identity
-    assert (event.model_dump()["external_id"] is None) == (style.identity == RECEIPT)
+    assert (event.model_dump()["external_id"] is None) == (style.identity == RECEIPT_ID)
     if "time" in style.options:
         assert NOW == event.occurred_at
 

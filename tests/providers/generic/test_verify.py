@@ -14,7 +14,7 @@ from contracts.delivery import require_identity
 from providers.generic import PROVIDER
 from providers.generic.verify import ENTRIES_COUNT_MAX
 from providers.port import Receipt, Refused, Request, Secret
-from tests.providers.driving import NOW, Outcome, judge, source_of
+from tests.providers.driving import NOW, RECEIPT_ID, Outcome, judge, source_of
 from tests.providers.generic.styles import KEY, SECOND, mac
 
 SECRET = Secret("A_SECRET", KEY)
@@ -39,7 +39,7 @@ def signed(headers: Mapping[str, str], verify: Mapping[str, Any], query: str = "
 
 
 def test_an_unsigned_source_takes_anybody_and_names_no_secret() -> None:
-    assert Receipt(identity="receipt-1", kind="message", verified_by=None) == taken({})
+    assert Receipt(identity=RECEIPT_ID, kind="message", verified_by=None) == taken({})
 
 
 def test_without_a_proof_a_source_that_is_not_unsigned_takes_nobody() -> None:

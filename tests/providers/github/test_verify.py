@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from providers.github.verify import open_verification, sign
 from providers.port import Receipt, Refused, Request, Secret
 from tests.providers import driving
-from tests.providers.driving import NOW, Outcome
+from tests.providers.driving import NOW, RECEIPT_ID, Outcome
 from tests.providers.github.deliveries import FIXTURES, IDENTITY, SOURCE
 
 SECRET = Secret("GITHUB_WEBHOOK_SECRET", b"It's a Secret to Everybody")
 SECOND = Secret("GITHUB_WEBHOOK_SECRET_2", b"the one that comes next")
-HEAD = Request(method="POST", headers={}, received_at=NOW, receipt_id="receipt-1")
+HEAD = Request(method="POST", headers={}, received_at=NOW, receipt_id=RECEIPT_ID)
 BODY = '{"zen": "Keep it logically awesome. ✓ ä"}'.encode()
 FORM = "application/x-www-form-urlencoded"
 
