@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -18,6 +18,9 @@ REPLACEMENT = "\ufffd"
 _REFUSED = re.compile("[\x00\ud800-\udfff]")
 _SLOW_MARKS = (b"\\u0000", b"NaN", b"Infinity")
 """The fast parser keeps NUL and takes NaN and Infinity, which are not JSON."""
+
+
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class NotJson(ValueError):
@@ -77,5 +80,31 @@ def decode(body: bytes) -> Any:
         raise NotJson(f"the body is not JSON: {error}") from None
 
 
+def document(body: bytes) -> Any:
+    """Any JSON text as Python objects, fast, its strings as they are: clean what is taken out. Raises NotJson."""
+    if not any(mark in body for mark in _SLOW_MARKS):
+        try:
+            return _ANYTHING.validate_json(body)
+        except ValidationError:
+            pass  # perhaps for a lone surrogate: see parse
+    return decode(body)
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+class OrNothing:
+    """Annotates a field that is None where a sender wrote something else than its type, instead of an error."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return {"type": "default", "schema": handler(source), "default": None, "on_error": "default"}
+
+
+class Presence:
+    """Annotates a field that is True where a member is there and not null, without making anything of it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return {"type": "default", "schema": {"type": "none"}, "default": True, "on_error": "default"}

@@ -166,9 +166,12 @@ class Stored:
 
 
 ShapeAnswer = Callable[[Stored | Refused, Request], Answer]
-"""The answer to what became of a request. Any method but POST comes here as Refused(405): a provider whose
-sender asks before it posts (OPTIONS) answers that here, from the headers; one whose sender wants a word of its
-body back finds the body in `Stored.delivery`."""
+"""The answer to what became of a request. Any method but POST comes here as Refused(405); a provider whose sender
+wants a word of its body back finds the body in `Stored.delivery`."""
+
+Handshake = Callable[[Request, Source], Answer | None]
+"""The answer to a sender that asks by OPTIONS whether it may post, as the source's options say. None where it asked
+for something else."""
 
 
 def answer(outcome: Stored | Refused, asked: Request) -> Answer:
@@ -187,6 +190,11 @@ def answer(outcome: Stored | Refused, asked: Request) -> Answer:
         status=outcome.status,
         body={"ok": False, "error": str(outcome), "code": outcome.status, "reason": outcome.reason},
     )
+
+
+def no_problem(file: ProviderFile, options: Any) -> str | None:
+    """For a provider whose options say by themselves whether they are right."""
+    return None
 
 
 PROBLEMS_SHOWN_MAX = 3
@@ -225,7 +233,11 @@ class Provider:
     """Whether its senders may be unable to prove who they are, so that a source may say `unsigned: true`."""
     new_secret: Callable[[bytes], str] = secret_text
     """A secret made of random bytes, in the form in which the sender takes it."""
+    handshake: Handshake | None = None
+    """None where its senders post without asking."""
     options: type[BaseModel] = NoOptions
     """What `options` in a source's file may say."""
+    problem: Callable[[ProviderFile, Any], str | None] = no_problem
+    """What does not fit between a source's file and its valid options, and the fix; None where all does."""
     items: Items | None = None
     """None where its API is not read."""

@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from contracts.ssot import BadSsot, ProviderFile, Ssot
-from providers import github, mailgun, odooops, supabase
+from providers import cloudevents, generic, github, mailgun, odooops, standard, supabase
 from providers.port import Provider, Source
 
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
-    for provider in (github.PROVIDER, mailgun.PROVIDER, odooops.PROVIDER, supabase.PROVIDER)
+    for provider in (
+        cloudevents.PROVIDER,
+        generic.PROVIDER,
+        github.PROVIDER,
+        mailgun.PROVIDER,
+        odooops.PROVIDER,
+        standard.PROVIDER,
+        supabase.PROVIDER,
+    )
 }
 
 
@@ -37,7 +45,9 @@ def _source(file: ProviderFile, ssot: Ssot) -> Source:
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         at = ".".join(str(part) for part in ("options", *first["loc"]))
-        raise BadSsot(f"{where}: {at}: {first['msg']}") from None
+        raise BadSsot(f"{where}: {at}: {first['msg'].removeprefix('Value error, ')}") from None
+    if (problem := provider.problem(file, options)) is not None:
+        raise BadSsot(f"{where}: {problem}")
     return Source(
         name=file.name, provider=provider, file=file, options=options, environments=ssot.environments
     )

@@ -163,7 +163,7 @@ class Receiver:
     async def _answer(
         self, endpoint: Endpoint | None, outcome: Stored | Refused, request: Request, send: Send
     ) -> None:
-        shaped = (answer if endpoint is None else endpoint.source.provider.answer)(outcome, request)
+        shaped = _shaped(endpoint, outcome, request)
         label = _label(endpoint)
         if isinstance(outcome, Refused):
             reason = outcome.reason
@@ -172,6 +172,17 @@ class Receiver:
             reason = "duplicate" if outcome.duplicate else "stored"
         REQUESTS.labels(label, str(shaped.status), reason).inc()
         await _send(shaped, send)
+
+
+def _shaped(endpoint: Endpoint | None, outcome: Stored | Refused, request: Request) -> Answer:
+    if endpoint is None:
+        return answer(outcome, request)
+    provider = endpoint.source.provider
+    if isinstance(outcome, Refused) and outcome.status == 405 and request.method == "OPTIONS":
+        granted = provider.handshake(request, endpoint.source) if provider.handshake else None
+        if granted is not None:
+            return granted
+    return provider.answer(outcome, request)
 
 
 def _label(endpoint: Endpoint | None) -> str:

@@ -1,0 +1,1 @@
+"""Senders without code: what SSOT can express, and that it holds."""
