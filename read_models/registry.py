@@ -8,7 +8,15 @@ from typing import Any
 from sqlalchemy import MetaData, Table
 
 from contracts.envelope import Event
-from read_models import builds, deliveries, deployments, platform_events, run_events, work_items
+from read_models import (
+    builds,
+    deliveries,
+    deployment_targets,
+    deployments,
+    platform_events,
+    run_events,
+    work_items,
+)
 from read_models.port import Fold, ReadModel
 from read_models.table import SCHEMA, table_of
 
@@ -20,6 +28,7 @@ READ_MODELS: tuple[ReadModel[Any], ...] = (
     LEDGER,
     builds.READ_MODEL,
     deployments.READ_MODEL,
+    deployment_targets.READ_MODEL,
     work_items.READ_MODEL,
     run_events.READ_MODEL,
     platform_events.READ_MODEL,
