@@ -122,17 +122,18 @@ def changed(webhook: DeploymentWebhook, delivery: Delivery, source: Source) -> l
 
 
 def observed(body: ObservedDeployment, delivery: Delivery, source: Source) -> list[Event]:
-    """A deployment as the API shows it: that it was asked for, and the state that it was in."""
+    """A deployment as the API shows it: that it was asked for, and the state that it was in.
+
+    The API gives no time of a failure or a cancellation. The last time that it gives is taken instead and not the time
+    of our look, by which a failure of last month would be news.
+    """
     item = body.item
     sight = _sight_of_item(item)
-    born = item.created if item.created is not None else item.created_at
-    born_at = delivery.received_at if born is None else at(born)
     word = (item.ready_state or item.state or "").lower()
-    since = {"queued": born, "initializing": born, "building": item.building_at, "ready": item.ready}.get(
-        word
-    )
+    born = _first(item.created, item.created_at)
+    since = _first(item.ready if word == "ready" else None, item.building_at, born)
     return [
-        _created(sight, born_at, sight.actor, delivery, source),
+        _created(sight, delivery.received_at if born is None else at(born), sight.actor, delivery, source),
         status_changed(
             sight,
             word,
@@ -247,6 +248,10 @@ def _sight_of_item(item: ListedDeployment) -> Sight:
         log_url=item.inspector_url or None,
         actor=(item.creator.uid if item.creator else None) or None,
     )
+
+
+def _first(*times: Millis | None) -> Millis | None:
+    return next((time for time in times if time is not None), None)
 
 
 def _word(webhook: DeploymentWebhook) -> str:
