@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -77,11 +78,16 @@ class EnvironmentRule(Strict):
 
     def matches(self, traits: Mapping[str, Iterable[str]]) -> bool:
         """Whether every stated trait has a value that one of its patterns fits (`*` stands for any text)."""
-        stated = [(trait, patterns) for trait in TRAITS if (patterns := getattr(self, trait))]
-        return bool(stated) and all(
-            any(fnmatchcase(value, pattern) for value in traits.get(trait, ()) for pattern in patterns)
-            for trait, patterns in stated
-        )
+        for trait, patterns in self.stated:
+            values = traits.get(trait)
+            if not values or not any(fnmatchcase(value, each) for value in values for each in patterns):
+                return False
+        return bool(self.stated)
+
+    @cached_property
+    def stated(self) -> tuple[tuple[str, list[str]], ...]:
+        """The traits that it states, with their patterns: found once, since every delivery is held against it."""
+        return tuple((trait, patterns) for trait in TRAITS if (patterns := getattr(self, trait)))
 
 
 TRAITS = tuple(name for name in EnvironmentRule.model_fields if name != "env")

@@ -117,8 +117,7 @@ def created(webhook: DeploymentWebhook, delivery: Delivery, source: Source) -> l
 
 def changed(webhook: DeploymentWebhook, delivery: Delivery, source: Source) -> list[Event]:
     """A deployment has reached the state that the type names."""
-    word = _word(webhook)
-    return [status_changed(sight_of(webhook), word, at(webhook.created_at), delivery, source)]
+    return [status_changed(sight_of(webhook), _word(delivery.kind), at(webhook.created_at), delivery, source)]
 
 
 def observed(body: ObservedDeployment, delivery: Delivery, source: Source) -> list[Event]:
@@ -254,9 +253,9 @@ def _first(*times: Millis | None) -> Millis | None:
     return next((time for time in times if time is not None), None)
 
 
-def _word(webhook: DeploymentWebhook) -> str:
+def _word(kind: str) -> str:
     """The state in a type: `ready` in `deployment.ready` and in the older `deployment-ready`."""
-    word = webhook.type.lower().removeprefix("deployment")[1:]
+    word = kind.removeprefix("deployment")[1:]
     return "succeeded" if word == "prepared" else word
 
 

@@ -27,10 +27,6 @@ class Kind(Generic[P]):
     events: Callable[[P, Delivery, Source], list[Event]]
 
 
-OBSERVED: Mapping[str, Kind[Any]] = {
-    observed_kind("deployment"): Kind(payloads.ObservedDeployment, deployments.observed),
-    observed_kind("project"): Kind(payloads.ObservedProject, targets.observed),
-}
 WEBHOOKS: Mapping[str, Kind[Any]] = {
     "deployment.created": Kind(payloads.DeploymentWebhook, deployments.created),
     **{
@@ -39,6 +35,11 @@ WEBHOOKS: Mapping[str, Kind[Any]] = {
     },
     "deployment.promoted": Kind(payloads.DeploymentWebhook, targets.promoted),
     "deployment.rollback": Kind(payloads.RollbackWebhook, targets.rolled_back),
+}
+KINDS: Mapping[str, Kind[Any]] = {
+    **WEBHOOKS,
+    observed_kind("deployment"): Kind(payloads.ObservedDeployment, deployments.observed),
+    observed_kind("project"): Kind(payloads.ObservedProject, targets.observed),
 }
 OLD_NAMES: Mapping[str, str] = {
     "deployment": "deployment.created",
@@ -64,23 +65,20 @@ _FIRST_WORD = re.compile("[a-z]*")
 
 
 def normalize(delivery: Delivery, source: Source) -> list[Event]:
-    """The events of a delivery; raises Ignored where there are none, Unintelligible to have it parked."""
-    kind = OBSERVED.get(delivery.kind)
+    """The events of a delivery; raises Ignored where there are none, Unintelligible to have it parked.
+
+    Its kind is the body's own type, so it is as trustworthy as the body.
+    """
+    name = OLD_NAMES.get(delivery.kind, delivery.kind)
+    kind = KINDS.get(name)
     if kind is None:
-        name = _read(payloads.Envelope, delivery).type.lower()
-        name = OLD_NAMES.get(name, name)
-        kind = WEBHOOKS.get(name)
-        if kind is None:
-            raise Ignored(FAMILIES.get(_FIRST_WORD.match(name)[0], "no_such_event"))  # type: ignore[index]  # matches
-    return kind.events(_read(kind.shape, delivery), delivery, source)
-
-
-def _read(shape: type[P], delivery: Delivery) -> P:
+        raise Ignored(FAMILIES.get(_FIRST_WORD.match(name)[0], "no_such_event"))  # type: ignore[index]  # matches
     try:
-        return parse(shape, delivery.body)
+        body = parse(kind.shape, delivery.body)
     except NotJson as error:
         raise Unintelligible("not_json", f"The body cannot be read: {error}.") from None
     except ValidationError as error:
         raise Unintelligible(
             "shape_mismatch", f"This is not a body of {delivery.kind}: {problems_of(error)}."
         ) from None
+    return kind.events(body, delivery, source)

@@ -78,7 +78,7 @@ class DeploymentPayload(Upstream):
     custom_environment_id: str | None = None
 
 
-class DeploymentWebhook(Envelope):
+class DeploymentWebhook(Upstream):
     created_at: Millis
     payload: DeploymentPayload
 
@@ -92,7 +92,7 @@ class RollbackPayload(Upstream):
     to_deployment_id: Name
 
 
-class RollbackWebhook(Envelope):
+class RollbackWebhook(Upstream):
     created_at: Millis
     payload: RollbackPayload
 
