@@ -163,8 +163,7 @@ async def test_it_serves_and_stops(broker: Broker, tmp_path: Path) -> None:
         running.process.terminate()
         assert await running.stopped() == 0
         events = [json.loads(line)["event"] for line in running.log.read_text().splitlines()]
-        # The sources in the repository's SSOT that have no secret here say so, too.
-        assert [each for each in events if each != "source closed"] == ["starting", "listening", "stopped"]
+        assert [event for event in events if event != "source closed"] == ["starting", "listening", "stopped"]
 
 
 async def test_it_starts_again_at_once_on_the_same_port(broker: Broker, tmp_path: Path) -> None:
