@@ -1,4 +1,4 @@
-"""Deployments of a commit to an environment."""
+"""Deployments of a commit to an environment, and which of them an environment serves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime
 
-from contracts.envelope import RunEvent
+from contracts.envelope import Event, Level, RunEvent
 from contracts.version import Int64
 
-DeploymentStatus = Literal["queued", "deploying", "success", "failed", "inactive", "cancelled", "unknown"]
-"""Normalised states. `inactive`: it was live and has been superseded or taken down."""
+DeploymentStatus = Literal[
+    "queued",
+    "awaiting_authorization",
+    "deploying",
+    "success",
+    "failed",
+    "inactive",
+    "cancelled",
+    "unknown",
+]
+"""Normalised states. `inactive`: it was live and has been superseded or taken down. `cancelled` is no failure: a newer
+commit of the branch ends the deployments before it. `awaiting_authorization`: somebody has to let it go on."""
+
+TargetChange = Literal["promoted", "rolled_back", "observed"]
+"""How we know what a target serves: a promotion, a rollback, or a look at the provider."""
+
+_LEVELS: dict[str, Level] = {"failed": "error", "awaiting_authorization": "warn", "unknown": "warn"}
 
 
 class DeploymentEvent(RunEvent):
@@ -22,12 +37,15 @@ class DeploymentEvent(RunEvent):
     repository_id: Int64 | None = None
     project: str | None = None
     """What is deployed, where the provider has a name for it besides the repository."""
+    project_id: str | None = None
+    """The provider's id of it, which outlives the name."""
     deployment_id: Int64 | str
-    environment: str
-    """The provider's own name of the environment; `env` is ours."""
+    environment: str | None = None
+    """The provider's own name of the environment; `env` is ours. Null where the provider does not say it."""
     production: bool | None = None
     git_ref: str | None = None
     commit_sha: str | None = None
+    pull_request: Int64 | None = None
     task: str | None = None
     creator: str | None = None
     build_ref: str | None = None
@@ -37,13 +55,18 @@ class DeploymentEvent(RunEvent):
     created_at: AwareDatetime | None = None
 
     @property
+    def level(self) -> Level:
+        return _LEVELS.get(self.outcome or "", "info")
+
+    @property
     def correlation(self) -> str | None:
         return self.commit_sha
 
     @property
     def summary(self) -> str:
         what = self.project or self.repository or self.ref
-        return f"{what}: deployment to {self.environment} {self.outcome or 'created'}"
+        where = f" to {self.environment}" if self.environment else ""
+        return f"{what}: deployment{where} {self.outcome or 'created'}"
 
 
 class DeploymentCreated(DeploymentEvent):
@@ -71,3 +94,39 @@ class DeploymentStatusChanged(DeploymentEvent):
     @property
     def outcome(self) -> str:
         return self.status
+
+
+class DeploymentTargetChanged(Event):
+    """Another deployment serves a target of a project. `ref` is the target: `vercel:target/<project id>/<target>`."""
+
+    type: ClassVar[str] = "deployment_target.changed"
+    service: ClassVar[str] = "deploy"
+
+    project_id: str
+    project: str | None = None
+    target: str
+    """The provider's own name of the environment: `production`."""
+    deployment_ref: str
+    """The deployment that serves it now."""
+    previous_ref: str | None = None
+    """The one that served it before, where the provider names it."""
+    change: TargetChange
+    confirmed: bool
+    """False where the provider has accepted the change, and does not tell when it has taken effect."""
+    repository: str | None = None
+    git_ref: str | None = None
+    commit_sha: str | None = None
+
+    @property
+    def level(self) -> Level:
+        return "warn" if self.change == "rolled_back" else "info"
+
+    @property
+    def correlation(self) -> str | None:
+        return self.commit_sha
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.project or self.project_id}: {self.target} serves {self.deployment_ref} ({self.change})"
+        )

@@ -35,6 +35,7 @@ EVENTS: Mapping[str, type[Event]] = {
         builds.BuildJobFinished,
         deployments.DeploymentCreated,
         deployments.DeploymentStatusChanged,
+        deployments.DeploymentTargetChanged,
         work_items.WorkItemOpened,
         work_items.WorkItemUpdated,
         work_items.WorkItemClosed,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from contracts.ssot import BadSsot, ProviderFile, Ssot
-from providers import cloudevents, generic, github, mailgun, odooops, standard, supabase
+from providers import cloudevents, generic, github, mailgun, odooops, standard, supabase, vercel
 from providers.port import Provider, Source
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -20,6 +20,7 @@ PROVIDERS: Mapping[str, Provider] = {
         odooops.PROVIDER,
         standard.PROVIDER,
         supabase.PROVIDER,
+        vercel.PROVIDER,
     )
 }
 

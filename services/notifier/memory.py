@@ -1,5 +1,7 @@
 """`notify.messages`: what the notifier has said, or is about to, one row per (destination, ref, kind).
 
+`ref` is what a message is about: the event's ref, or what several providers' reports of one thing have in common.
+
 The table is the notifier's own and no read model: it remembers what was done to the world, which the log
 cannot tell, so a rebuild leaves it alone. Two transactions make a message: the first commits the row as
 `posting`, the second holds the row's lock while Slack is asked and commits what became of it. A row that is

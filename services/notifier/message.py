@@ -67,8 +67,12 @@ _NOT_IN_URL = re.compile(r"[^\x21-\x7e]")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message: `text` is what notifications and old clients show, `plain` what a terminal does."""
+    """One message: `text` is what notifications and old clients show, `plain` what a terminal does.
 
+    `about` and `kind` are what it is remembered by: of all events with equal ones, the first is told.
+    """
+
+    about: str
     kind: str
     text: str
     blocks: list[Block] = field(repr=False)
@@ -79,6 +83,7 @@ class Message:
 class _Card:
     """What a message says, in the provider's own characters."""
 
+    about: str
     kind: str
     icon: str
     headline: str
@@ -89,9 +94,9 @@ class _Card:
     footer: str
 
 
-def message_id(destination: str, ref: str, kind: str) -> str:
-    """The id of the one message of `kind` about `ref` at `destination`."""
-    return str(uuid5(NAMESPACE, "\x1f".join((destination, ref, kind))))
+def message_id(destination: str, about: str, kind: str) -> str:
+    """The id of the one message of `kind` about one thing at `destination`."""
+    return str(uuid5(NAMESPACE, "\x1f".join((destination, about, kind))))
 
 
 def render(event: Event) -> Message | None:
@@ -107,6 +112,7 @@ def _build(event: BuildFinished) -> _Card:
     icon, word = BUILD_WORDS.get(event.status, BUILD_ENDED)
     workflow = event.workflow or "run"
     return _Card(
+        about=event.ref,
         kind=BUILD_FINISHED,
         icon=icon,
         headline=f"{word}: {event.repository}",
@@ -127,23 +133,33 @@ def _build(event: BuildFinished) -> _Card:
 
 
 def _deployment(event: DeploymentStatusChanged) -> _Card:
+    """A deployment is known by what all who report it have in common, and told by whoever is first."""
     icon, word = DEPLOYMENT_WORDS[event.status]
+    environment = event.environment or ""
     return _Card(
+        about=event.same_as or event.ref,
         kind=f"deployment.{event.status}",
         icon=icon,
-        headline=f"{word}: {event.repository}",
+        headline=f"{word}: {event.repository or event.project or event.ref}",
         title=event.description,
         links=(("Open it", event.url), ("Log", event.log_url)),
         facts=(
-            ("Environment", f"{event.environment} (production)" if event.production else event.environment),
+            ("Environment", f"{environment} (production)" if _tells_more(event) else environment),
+            ("Project", event.project),
             ("Branch", event.git_ref),
             ("Commit", _short(event.commit_sha)),
+            ("Pull request", None if event.pull_request is None else f"#{event.pull_request}"),
             ("Task", event.task),
             ("Duration", _duration(event.created_at, event.occurred_at)),
             ("Who", event.creator or event.actor),
         ),
         footer=f"{event.ref} · event {event.id}",
     )
+
+
+def _tells_more(event: DeploymentStatusChanged) -> bool:
+    """Whether the name of the environment does not say already that it is the production."""
+    return bool(event.production) and (event.environment or "").lower() != "production"
 
 
 def _message(card: _Card) -> Message:
@@ -170,6 +186,7 @@ def _message(card: _Card) -> Message:
     summary = " · ".join(_shown(value, VALUE_CHARS_MAX) for _, value in facts[:2])
     parts = [headline, summary, _shown(title, TITLE_CHARS_MAX)]
     return Message(
+        about=card.about,
         kind=card.kind,
         text=_within("\n".join(part for part in parts if part), TEXT_CHARS_MAX),
         blocks=blocks,

@@ -84,7 +84,7 @@ class Notifier:
         closed_s = self._closed_until - time.monotonic()
         if closed_s > 0 and not self.too_old(event):
             return closed_s  # this one would meet the same obstacle
-        key = Key(self.destination.name, event.ref, message.kind)
+        key = Key(self.destination.name, message.about, message.kind)
         entry = Entry(
             key=key,
             message_id=message_id(key.destination, key.ref, key.kind),
@@ -148,7 +148,7 @@ class Notifier:
         SLACK_ERRORS.labels(outcome.reason.partition(":")[0]).inc()
 
     def _report(self, status: Status, event: Event, entry: Entry, error: str | None) -> None:
-        told = {"event_id": event.id, "ref": entry.key.ref, "kind": entry.key.kind, "error": error}
+        told = {"event_id": event.id, "ref": event.ref, "kind": entry.key.kind, "error": error}
         if status == "posting":
             self._log.warning("not posted yet", **told)
             return

@@ -62,3 +62,28 @@ def deployment(at: datetime | None = None, number: int = 99, **stated: Any) -> D
         "url": "https://shop.example.com/",
     }
     return DeploymentStatusChanged(**{**fields, **stated})
+
+
+HOST = "shop-5uckywc1y-example-org.vercel.app"
+SAME_AS = f"vercel:url/{HOST}"
+
+
+def by_vercel(at: datetime | None = None, **stated: Any) -> DeploymentStatusChanged:
+    """Vercel's own report of one deployment, by default that it can be visited."""
+    fields: dict[str, Any] = {
+        "source": "vercel",
+        "ref": "vercel:dpl_5uCWbCyVZhCPMvYSqgBwH3KjYm4n",
+        "moment": (3, 0, 0),
+        "fact": stated.get("provider_status", "ready"),
+        "deployment_id": "dpl_5uCWbCyVZhCPMvYSqgBwH3KjYm4n",
+        "project": "shop-web",
+        "project_id": "prj_6yRbTn3kQ9wMx2vLz8hFcJ5dGs4p",
+        "same_as": SAME_AS,
+        "provider_status": "ready",
+    }
+    return deployment(at, **{**fields, **stated})
+
+
+def by_github(at: datetime | None = None, **stated: Any) -> DeploymentStatusChanged:
+    """GitHub's report of the same deployment."""
+    return deployment(at, **{"same_as": SAME_AS, **stated})

@@ -130,10 +130,10 @@ class Place:
         """Leave the row that a notifier leaves which died between `posting` and the end; returns the id."""
         told = render(event)
         assert told is not None
-        key = Key(destination, event.ref, told.kind)
+        key = Key(destination, told.about, told.kind)
         entry = Entry(
             key=key,
-            message_id=message_id(destination, event.ref, told.kind),
+            message_id=message_id(destination, told.about, told.kind),
             event_id=event.id,
             text=told.text,
             blocks=told.blocks,

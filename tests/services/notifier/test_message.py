@@ -15,7 +15,7 @@ from contracts.deployments import DeploymentCreated, DeploymentStatus
 from contracts.envelope import Event
 from services.notifier import message
 from services.notifier.message import Message, message_id, render
-from tests.services.notifier.events import NOON, build, deployment
+from tests.services.notifier.events import NOON, SAME_AS, build, by_github, by_vercel, deployment
 
 OUR_LINK = re.compile(r"<https?://[^<>|\s]+\|[^<>|]*>")
 LONE_AMPERSAND = re.compile("&(?!amp;|lt;|gt;)")
@@ -111,6 +111,29 @@ def test_a_deployment_names_environment_and_addresses() -> None:
         "*Duration*\n1 h 2 min",
         "*Who*\nrelease-bot",
     ]
+
+
+def test_a_deployment_is_remembered_by_what_its_reports_have_in_common() -> None:
+    assert {SAME_AS} == {rendered(by_github(NOON)).about, rendered(by_vercel(NOON)).about}
+    assert "github:deployment/99" == rendered(deployment(NOON)).about
+    assert "github:run/421/1" == rendered(build(NOON)).about
+
+
+def test_a_deployment_without_repository_is_named_by_its_project() -> None:
+    bare: dict[str, Any] = dict.fromkeys(("repository", "git_ref", "commit_sha", "creator", "environment"))
+    told = rendered(by_vercel(NOON, **bare, production=None, pull_request=31))
+    assert told.text.startswith("🚀 Deployment succeeded: shop-web\n")
+    assert [field["text"] for field in told.blocks[2]["fields"]] == [
+        "*Project*\nshop-web",
+        "*Pull request*\n#31",
+        "*Duration*\n1 h 2 min",
+        "*Who*\noctocat",
+    ]
+
+
+def test_production_is_not_said_twice() -> None:
+    told = rendered(by_vercel(NOON, environment="production"))
+    assert told.blocks[2]["fields"][0]["text"] == "*Environment*\nproduction"
 
 
 def test_what_is_not_known_is_left_out() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ProgrammingError
 from runtime import streams
 from services.notifier import memory
 from services.notifier.memory import Key
-from tests.services.notifier.events import build, deployment
+from tests.services.notifier.events import SAME_AS, build, by_github, by_vercel, deployment
 from tests.services.notifier.running import Place, eventually, running
 from tests.slack_double import CHANNEL, TOKEN, Reply
 
@@ -58,6 +58,54 @@ async def test_a_deployment_is_posted_once_for_each_state_worth_it(place: Place)
         rows = await place.settled(2)
     assert sorted(row["kind"] for row in rows) == ["deployment.failed", "deployment.success"]
     assert len(place.slack.posts) == 2
+
+
+@pytest.mark.parametrize("outcome", ["success", "failed", "cancelled"])
+@pytest.mark.parametrize("first", ["github", "vercel"])
+async def test_a_deployment_that_two_providers_report_is_posted_once(
+    place: Place, first: str, outcome: str
+) -> None:
+    reports = [by_github(status=outcome), by_vercel(status=outcome)]
+    if first == "vercel":
+        reports.reverse()
+    async with running(place.by_bot):
+        await place.publish(reports[0])
+        await place.settled(1)
+        await place.publish(reports[1])
+        (row,) = await place.settled(1)
+    assert (row["ref"], row["kind"], row["status"]) == (SAME_AS, f"deployment.{outcome}", "posted")
+    assert row["event_id"] == reports[0].id
+    assert len(place.slack.posts) == 1
+
+
+async def test_a_success_that_vercel_tells_in_three_words_is_posted_once(place: Place) -> None:
+    words = [
+        ("succeeded", (2, 0, 0), "success"),
+        ("ready", (3, 0, 0), "success"),
+        ("promoted", (4, 1, 0), "success"),
+    ]
+    async with running(place.by_bot):
+        for word, moment, status in words:
+            await place.publish(by_vercel(provider_status=word, moment=moment, status=status))
+        await place.settled(1)
+    assert len(place.slack.posts) == 1
+
+
+async def test_two_deployments_are_two_messages_also_where_one_has_no_address(place: Place) -> None:
+    other = by_vercel(ref="vercel:dpl_other", same_as="vercel:url/shop-other-example-org.vercel.app")
+    async with running(place.by_bot):
+        await place.publish(by_vercel(), other, deployment())
+        await place.settled(3)
+    assert len(place.slack.posts) == 3
+
+
+async def test_after_a_crash_the_other_providers_report_finds_what_was_posted(place: Place) -> None:
+    ts = place.slack.seed(await place.crashed_before(by_github(), BY_BOT))
+    await place.publish(by_vercel())
+    async with running(place.by_bot):
+        (row,) = await place.settled(1)
+    assert (row["status"], row["slack_ts"]) == ("posted", ts)
+    assert place.slack.posts == []
 
 
 async def test_after_a_crash_what_was_posted_is_found_and_not_posted_again(place: Place) -> None:

@@ -24,7 +24,9 @@ from tests.slack_double import CHANNEL, TOKEN, WEBHOOK_PATH, Reply, SlackDouble
 
 pytestmark = pytest.mark.anyio
 
-HELLO = Message(kind="build.finished", text="hello", blocks=[{"type": "divider"}], plain="hello")
+HELLO = Message(
+    about="github:run/1/1", kind="build.finished", text="hello", blocks=[{"type": "divider"}], plain="hello"
+)
 ID = "5f0c8f0e-0000-5000-8000-000000000001"
 
 
