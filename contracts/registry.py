@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from contracts import audit, builds, deployments, polls, runs, work_items
+from contracts import audit, builds, deployments, infrastructure, polls, runs, work_items
 from contracts.envelope import Event
 
 EVENTS: Mapping[str, type[Event]] = {
@@ -33,6 +33,10 @@ EVENTS: Mapping[str, type[Event]] = {
         audit.InstallationChanged,
         audit.WebhookPinged,
         audit.WebhookRemoved,
+        infrastructure.DropletObserved,
+        infrastructure.DatabaseClusterObserved,
+        infrastructure.FirewallObserved,
+        infrastructure.CloudActionObserved,
         polls.PollStarted,
         polls.PollFinished,
         polls.ListingCompleted,
