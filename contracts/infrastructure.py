@@ -129,7 +129,9 @@ class FirewallObserved(Event):
 
     @property
     def summary(self) -> str:
-        return f"{self.name}: {len(self.inbound_rules)} rules in, {len(self.outbound_rules)} out, {self.status}"
+        return (
+            f"{self.name}: {len(self.inbound_rules)} rules in, {len(self.outbound_rules)} out, {self.status}"
+        )
 
 
 class CloudActionObserved(RunEvent):

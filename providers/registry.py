@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from contracts.ssot import BadSsot, ProviderFile, Ssot
-from providers import github, odooops
+from providers import digitalocean, github, odooops
 from providers.port import Provider, Source
 
 PROVIDERS: Mapping[str, Provider] = {
-    provider.name: provider for provider in (github.PROVIDER, odooops.PROVIDER)
+    provider.name: provider for provider in (digitalocean.PROVIDER, github.PROVIDER, odooops.PROVIDER)
 }
 
 

@@ -8,21 +8,42 @@ from typing import Any
 from sqlalchemy import MetaData, Table
 
 from contracts.envelope import Event
-from read_models import builds, deliveries, deployments, platform_events, run_events, work_items
+from read_models import (
+    builds,
+    deliveries,
+    deployments,
+    do_actions,
+    do_databases,
+    do_droplets,
+    do_firewalls,
+    do_ingest_runs,
+    freshness,
+    platform_events,
+    run_events,
+    work_items,
+)
 from read_models.port import Fold, ReadModel
 from read_models.table import SCHEMA, table_of
 
 LEDGER = deliveries.READ_MODEL
 AUDIT = platform_events.READ_MODEL
 """The one model that takes every event: a row that is new there is an event that nobody has published."""
+FRESHNESS = freshness.READ_MODEL
+"""What deliveries say by having come at all."""
 
 READ_MODELS: tuple[ReadModel[Any], ...] = (
     LEDGER,
     builds.READ_MODEL,
     deployments.READ_MODEL,
     work_items.READ_MODEL,
+    do_droplets.READ_MODEL,
+    do_databases.READ_MODEL,
+    do_firewalls.READ_MODEL,
+    do_actions.READ_MODEL,
+    do_ingest_runs.READ_MODEL,
     run_events.READ_MODEL,
     platform_events.READ_MODEL,
+    FRESHNESS,  # hot rows: locked last, hence for the shortest time
 )
 
 METADATA = MetaData(schema=SCHEMA)
