@@ -137,5 +137,3 @@ def expected_path(path: Path) -> Path:
 def day(n: int, hour: int = 0) -> datetime:
     """A time in November 2026."""
     return datetime(2026, 11, n, hour, tzinfo=UTC)
-
-
