@@ -63,6 +63,8 @@ async def run(servers: Servers, given: Answers, dry_run: bool) -> None:
         return
     run_id = str(uuid4())
     fetched_at = datetime.now(UTC)
+    # What two pages show was read twice, and is as the later one says: a run shows each thing once.
+    newest = {item.ref: item for item in items}
     shown = [
         observation(
             source=source.name,
@@ -73,7 +75,7 @@ async def run(servers: Servers, given: Answers, dry_run: bool) -> None:
             run_id=run_id,
             fetched_at=fetched_at,
         )
-        for item in items
+        for item in newest.values()
     ]
     completion = _completion(source, given, items, started_at) if given.complete else []
     async with reach.broker(address, OPERATOR) as client:
@@ -85,8 +87,7 @@ async def run(servers: Servers, given: Answers, dry_run: bool) -> None:
     )
     terminal.console().print(terminal.clean(said), soft_wrap=True)
     if given.complete:
-        refs = len({item.ref for item in items})
-        whole = f"the listing {given.scope} is complete with {refs}: what it does not show is gone"
+        whole = f"the listing {given.scope} is complete with {len(newest)}: what it does not show is gone"
         terminal.console().print(terminal.clean(whole), soft_wrap=True)
 
 
