@@ -7,7 +7,7 @@ holds only grows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 
@@ -59,24 +59,22 @@ def _listed(statement: Statement[ListingCompleted]) -> Freshness | None:
 
 
 def _polled(statement: Statement[PollFinished]) -> list[Freshness]:
-    event = statement.event
-    of_its_end = _by_end(statement)
-    ended = {"source": event.source, "scope": event.scope}
-    rows = []
+    event, of_its_end = statement.event, _by_end(statement)
+    scope = Freshness(source=event.source, scope=event.scope)
     if event.status == "success":
-        rows.append(Freshness(**ended, last_complete_poll_at=event.started_at))
+        rows = [replace(scope, last_complete_poll_at=event.started_at)]
     else:
-        rows.append(
-            Freshness(
-                **ended,
+        rows = [
+            replace(
+                scope,
                 last_failed_poll_at=event.started_at,
                 error_version=of_its_end,
                 last_error_at=event.finished_at,
                 last_error=event.error,
             )
-        )
+        ]
     if event.stale_after_s is not None:
-        rows.append(Freshness(**ended, limit_version=of_its_end, stale_after_s=event.stale_after_s))
+        rows.append(replace(scope, limit_version=of_its_end, stale_after_s=event.stale_after_s))
     return rows
 
 

@@ -58,7 +58,7 @@ def answer_texts() -> list[str]:
 def observe_all(up: Up) -> list[str]:
     """Every way in; what the command said."""
     cluster, clusters = FIXTURES / "database_cluster.json", FIXTURES / "database_clusters.json"
-    ways = (
+    ways: tuple[tuple[list[str], bytes, int], ...] = (
         ([str(cluster)], b"", 0),
         (["-"], clusters.read_bytes(), 0),
         (["--complete"], clusters.read_bytes(), 0),
