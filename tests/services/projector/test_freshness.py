@@ -17,6 +17,7 @@ from contracts.delivery import Delivery
 from contracts.envelope import Event
 from contracts.polls import PollFinished, listing, moment_of_cut_off, moment_of_end
 from contracts.version import Moment
+from read_models.registry import FRESHNESS, READ_MODELS
 from runtime.postgres import make_engine
 from services.projector.understand import parked, understand
 from services.projector.write import Sql, Writer
@@ -60,6 +61,11 @@ async def fold(engine: AsyncEngine, *batches: Sequence[Delivery]) -> None:
 
 def later(given: Delivery, hours: int) -> Delivery:
     return replace(given, received_at=RECEIVED_AT + timedelta(hours=hours))
+
+
+def test_it_is_the_last_table_that_a_transaction_touches() -> None:
+    """Every batch of a source writes the same row: whoever holds it keeps the other projectors waiting."""
+    assert FRESHNESS is READ_MODELS[-1]
 
 
 async def last_webhook(engine: AsyncEngine, source: str = "github") -> datetime | None:
