@@ -5,6 +5,7 @@ What must not be stored is removed in this process, before anything leaves it; t
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ OPERATOR = "operator"
 STDIN = Path("-")
 PAGE_BYTES_MAX = BODY_BYTES_MAX
 SCOPE_CHARS_MAX = 200
+_SCOPE = re.compile(rf"[\x21-\x7e]{{1,{SCOPE_CHARS_MAX}}}")
 
 
 class NotObserved(Trouble):
@@ -56,39 +58,24 @@ async def run(servers: Servers, given: Answers, dry_run: bool) -> None:
     started_at = datetime.now(UTC)
     source = _source(servers, given.source)
     address = "" if dry_run else servers.nats(OPERATOR)
-    _require_scope(given.scope)
+    if not _SCOPE.fullmatch(given.scope):
+        raise BadSettings(f"a scope has 1 to {SCOPE_CHARS_MAX} printable ASCII characters and no spaces")
     items = _items(source, given)
     if dry_run:
         _print_items(items)
         return
-    run_id = str(uuid4())
-    fetched_at = datetime.now(UTC)
     # What two pages show was read twice, and is as the later one says: a run shows each thing once.
-    newest = {item.ref: item for item in items}
-    shown = [
-        observation(
-            source=source.name,
-            ref=item.ref,
-            kind=item.kind,
-            body=item.body,
-            via="cli",
-            run_id=run_id,
-            fetched_at=fetched_at,
-        )
-        for item in newest.values()
-    ]
-    completion = _completion(source, given, items, started_at) if given.complete else []
+    newest = {item.ref: item for item in items}.values()
     async with reach.broker(address, OPERATOR) as client:
-        stored = await _store(client.jetstream(), shown)
-        # The last part makes the listing complete: it comes when all that it speaks of is in the log.
-        await _store(client.jetstream(), completion)
-    said = (
+        stored = await _store(client.jetstream(), _sights(source, newest))
+        if given.complete:
+            # Its last part completes the listing: it comes when all that it speaks of is in the log.
+            await _store(client.jetstream(), _completion(source, given, newest, started_at))
+    _say(
         f"{given.source} {given.scope}: {len(items)} seen, {stored} stored, {len(items) - stored} duplicates"
     )
-    terminal.console().print(terminal.clean(said), soft_wrap=True)
     if given.complete:
-        whole = f"the listing {given.scope} is complete with {len(newest)}: what it does not show is gone"
-        terminal.console().print(terminal.clean(whole), soft_wrap=True)
+        _say(f"the listing {given.scope} is complete with {len(newest)}: what it does not show is gone")
 
 
 def _source(servers: Servers, name: str) -> Source:
@@ -99,16 +86,6 @@ def _source(servers: Servers, name: str) -> Source:
             f"no source whose API is read is called {name}: known are {', '.join(sorted(read))}"
         )
     return read[name]
-
-
-def _require_scope(scope: str) -> None:
-    if (
-        not 0 < len(scope) <= SCOPE_CHARS_MAX
-        or not scope.isascii()
-        or not scope.isprintable()
-        or " " in scope
-    ):
-        raise BadSettings(f"a scope has 1 to {SCOPE_CHARS_MAX} printable ASCII characters and no spaces")
 
 
 def _items(source: Source, given: Answers) -> list[Item]:
@@ -157,9 +134,27 @@ def _called(file: Path) -> str:
     return "standard input" if file == STDIN else str(file)
 
 
+def _sights(source: Source, items: Iterable[Item]) -> list[Delivery]:
+    """One delivery for each thing, all of one run."""
+    run_id, fetched_at = str(uuid4()), datetime.now(UTC)
+    return [
+        observation(
+            source=source.name,
+            ref=item.ref,
+            kind=item.kind,
+            body=item.body,
+            via="cli",
+            run_id=run_id,
+            fetched_at=fetched_at,
+        )
+        for item in items
+    ]
+
+
 def _completion(
     source: Source, given: Answers, items: Iterable[Item], started_at: datetime
 ) -> list[Delivery]:
+    """The deliveries that say that the listing is whole, in the order in which to store them."""
     shown: dict[str, list[str]] = {}
     for item in items:
         shown.setdefault(item.kind, []).append(item.ref)
@@ -181,5 +176,9 @@ async def _store(js: JetStreamContext, deliveries: Iterable[Delivery]) -> int:
 
 def _print_items(items: Sequence[Item]) -> None:
     for item in items:
-        terminal.console().print(terminal.clean(f"{item.ref} {item.body.decode()}"), soft_wrap=True)
+        _say(f"{item.ref} {item.body.decode()}")
     terminal.say(f"{len(items)} seen, and for --dry-run nothing stored")
+
+
+def _say(line: str) -> None:
+    terminal.console().print(terminal.clean(line), soft_wrap=True)

@@ -12,9 +12,7 @@ from typing import Annotated
 from contracts.infrastructure import DatabaseClusterObserved
 from contracts.polls import ListingCompleted
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement
-
-LISTED_KIND = "database"
+from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,19 +81,9 @@ def _observed(statement: Statement[DatabaseClusterObserved]) -> Database:
     )
 
 
-def _listed(statement: Statement[ListingCompleted]) -> list[Database]:
-    event = statement.event
-    if event.kind != LISTED_KIND:
-        return []
-    return [
-        Database(ref=ref, source=event.source, scope=event.scope, last_seen_at=event.started_at)
-        for ref in event.refs
-    ]
-
-
 READ_MODEL = ReadModel(
     name="do_databases",
     row=Database,
-    folds={DatabaseClusterObserved: _observed, ListingCompleted: _listed},
+    folds={DatabaseClusterObserved: _observed, ListingCompleted: listed(Database, "database")},
     ref_column="ref",
 )

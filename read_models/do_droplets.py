@@ -12,9 +12,7 @@ from typing import Annotated
 from contracts.infrastructure import DropletObserved
 from contracts.polls import ListingCompleted
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement
-
-LISTED_KIND = "droplet"
+from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,19 +83,9 @@ def _observed(statement: Statement[DropletObserved]) -> Droplet:
     )
 
 
-def _listed(statement: Statement[ListingCompleted]) -> list[Droplet]:
-    event = statement.event
-    if event.kind != LISTED_KIND:
-        return []
-    return [
-        Droplet(ref=ref, source=event.source, scope=event.scope, last_seen_at=event.started_at)
-        for ref in event.refs
-    ]
-
-
 READ_MODEL = ReadModel(
     name="do_droplets",
     row=Droplet,
-    folds={DropletObserved: _observed, ListingCompleted: _listed},
+    folds={DropletObserved: _observed, ListingCompleted: listed(Droplet, "droplet")},
     ref_column="ref",
 )

@@ -14,9 +14,7 @@ from typing import Annotated
 from contracts.infrastructure import FirewallObserved, FirewallRule
 from contracts.polls import ListingCompleted
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement
-
-LISTED_KIND = "firewall"
+from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +66,9 @@ def _json(rules: Sequence[FirewallRule]) -> bytes:
     return json.dumps([rule.model_dump() for rule in rules]).encode()
 
 
-def _listed(statement: Statement[ListingCompleted]) -> list[Firewall]:
-    event = statement.event
-    if event.kind != LISTED_KIND:
-        return []
-    return [
-        Firewall(ref=ref, source=event.source, scope=event.scope, last_seen_at=event.started_at)
-        for ref in event.refs
-    ]
-
-
 READ_MODEL = ReadModel(
     name="do_firewalls",
     row=Firewall,
-    folds={FirewallObserved: _observed, ListingCompleted: _listed},
+    folds={FirewallObserved: _observed, ListingCompleted: listed(Firewall, "firewall")},
     ref_column="ref",
 )

@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, 
 
 from contracts.delivery import Via
 from contracts.envelope import Event
+from contracts.polls import ListingCompleted
 from contracts.version import Version
 
 E = TypeVar("E", bound=Event)
@@ -118,6 +119,23 @@ class ReadModel(Generic[Row]):
 def on(*events: type[Event], fold: Fold) -> dict[type[Event], Fold]:
     """The same fold for several event types."""
     return dict.fromkeys(events, fold)
+
+
+def listed(row: Callable[..., Any], kind: str) -> Fold:
+    """The fold of ListingCompleted: each `kind` that it showed was last seen when it began.
+
+    `row` makes a row from the columns ref, source, scope and last_seen_at alone.
+    """
+
+    def fold(statement: Statement[ListingCompleted]) -> list[Any]:
+        event = statement.event
+        refs = event.refs if event.kind == kind else []
+        return [
+            row(ref=ref, source=event.source, scope=event.scope, last_seen_at=event.started_at)
+            for ref in refs
+        ]
+
+    return fold
 
 
 def _column(name: str, annotation: Any) -> Column:

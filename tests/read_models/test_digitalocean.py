@@ -315,3 +315,13 @@ async def test_a_run_closed_as_failed_has_failed_until_its_own_end_is_heard_of(e
 
 async def test_runs_of_other_providers_are_not_digitaloceans(engine: AsyncEngine) -> None:
     assert [] == await rows(engine, "do_ingest_runs", [poll(1, "success", began=day(1), source="github")])
+
+
+@pytest.mark.parametrize("view", ["do_droplets_now", "do_databases_now", "do_firewalls_now", "freshness_now"])
+@pytest.mark.parametrize("user", ["reader", "projector", "operator"])
+async def test_the_views_are_for_everybody_who_reads(postgres_server: Postgres, view: str, user: str) -> None:
+    with fresh_database(postgres_server) as database:
+        engine = make_engine(database.url(user), "test")
+        async with engine.connect() as connection:
+            assert [] == (await connection.execute(text(f"SELECT * FROM ops.{view}"))).all()
+        await engine.dispose()
