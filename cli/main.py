@@ -182,6 +182,48 @@ def trace_command(
     asyncio.run(trace.run(_servers(context, data_dir), wanted, as_json))
 
 
+@app.command("observe")
+def observe_command(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Whose API answered, as digitalocean.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="What it was asked for, as droplets.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="The answer, or each page of it; - or nothing reads it from standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    scope: Annotated[
+        str | None, typer.Option(help="The name of the listing, where it is not the kind's own.")
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="This is the whole listing: what it does not show is gone.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be stored, and store nothing.")
+    ] = False,
+) -> None:
+    """Store what an API has just answered.
+
+    As in: curl … | odooops observe digitalocean droplets --complete
+
+    Passwords, and whatever else must not be stored, are removed first. An answer to a question with a filter is a
+    listing of its own and needs a --scope.
+    """
+    from cli import observe
+
+    for file in files or ():
+        if file != observe.STDIN and not file.is_file():
+            raise typer.BadParameter(f"there is no file '{file}'")
+    given = observe.Answers(
+        source=source, kind=kind, scope=scope or kind, files=files or [observe.STDIN], complete=complete
+    )
+    asyncio.run(observe.run(_servers(context, data_dir), given, dry_run))
+
+
 @app.command("sql")
 def sql_command(
     context: typer.Context,

@@ -6,9 +6,12 @@ thing with the same content has the same body, so that nothing is stored where n
 
 from __future__ import annotations
 
+import hashlib
 import json
+from datetime import datetime
 from typing import Any
 
+from contracts.delivery import Delivery, MalformedName, Via, body_sha256, require_identity
 from contracts.text import clean_value
 
 OBSERVED = "observed"
@@ -28,3 +31,26 @@ def observed_body(scope: str, item: Any) -> bytes:
     """
     shown = {"scope": scope, "item": clean_value(item)}
     return json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def observation(
+    *, source: str, ref: str, kind: str, body: bytes, via: Via, run_id: str, fetched_at: datetime
+) -> Delivery:
+    """The delivery that shows one thing; `body` is an `observed_body`. One run shows each ref once."""
+    return Delivery(
+        source=source,
+        identity=_identity(run_id, ref),
+        kind=observed_kind(kind),
+        via=via,
+        received_at=fetched_at,
+        body=body,
+        body_sha256=body_sha256(body),
+    )
+
+
+def _identity(run_id: str, ref: str) -> str:
+    """Run and ref; the ref's hash where an identity cannot hold the ref itself."""
+    try:
+        return require_identity(f"{run_id}:{ref}")
+    except MalformedName:
+        return require_identity(f"{run_id}:{hashlib.sha256(ref.encode()).hexdigest()}")

@@ -125,6 +125,11 @@ Items = Callable[[str, str, bytes], list[Item]]
 removed from them. Raises Unintelligible."""
 
 
+Total = Callable[[bytes], int | None]
+"""How many things the whole listing has, by the word of one of its pages; None where the page does not say. Raises
+Unintelligible for an answer that is no page of a listing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
     """What is to be delivered as if by its sender: `event` is its name for the kind, `at` the time to sign with."""
@@ -241,3 +246,5 @@ class Provider:
     """What does not fit between a source's file and its valid options, and the fix; None where all does."""
     items: Items | None = None
     """None where its API is not read."""
+    total: Total | None = None
+    """None where the pages of its listings do not say how many things there are."""

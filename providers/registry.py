@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from contracts.ssot import BadSsot, ProviderFile, Ssot
-from providers import cloudevents, generic, github, mailgun, odooops, standard, supabase, vercel
+from providers import cloudevents, digitalocean, generic, github, mailgun, odooops, standard, supabase, vercel
 from providers.port import Provider, Source
 
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
         cloudevents.PROVIDER,
+        digitalocean.PROVIDER,
         generic.PROVIDER,
         github.PROVIDER,
         mailgun.PROVIDER,

@@ -35,6 +35,7 @@ POSTGRES_TYPES: dict[Any, str] = {
     date: "date",
     bytes: "jsonb",
     list[str]: "text[]",
+    list[int]: "bigint[]",
     Version: "bigint[]",
 }
 """Column type by Python type. `bytes` is a JSON text that is stored as it stands."""

@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from contracts.delivery import Via
 from contracts.envelope import Event
+from contracts.polls import ListingCompleted
 from contracts.version import Version
 
 E = TypeVar("E", bound=Event)
@@ -127,6 +128,23 @@ def on(*events: type[Event], fold: Fold) -> dict[type[Event], Fold]:
 def as_json(value: object) -> bytes:
     """A decoded JSON value as a `jsonb` column takes it; figures that JSON has no word for become null."""
     return to_json(value, inf_nan_mode="null")
+
+
+def listed(row: Callable[..., Any], kind: str) -> Fold:
+    """The fold of ListingCompleted: each `kind` that it showed was last seen when it began.
+
+    `row` makes a row from the columns ref, source, scope and last_seen_at alone.
+    """
+
+    def fold(statement: Statement[ListingCompleted]) -> list[Any]:
+        event = statement.event
+        refs = event.refs if event.kind == kind else []
+        return [
+            row(ref=ref, source=event.source, scope=event.scope, last_seen_at=event.started_at)
+            for ref in refs
+        ]
+
+    return fold
 
 
 def _column(name: str, annotation: Any) -> Column:

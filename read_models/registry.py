@@ -20,7 +20,13 @@ from read_models import (
     deliveries,
     deployment_targets,
     deployments,
+    do_actions,
+    do_databases,
+    do_droplets,
+    do_firewalls,
+    do_ingest_runs,
     exec_sessions,
+    freshness,
     healthcheck_runs,
     jobs,
     mail_events,
@@ -39,6 +45,8 @@ from read_models.table import SCHEMA, table_of
 LEDGER = deliveries.READ_MODEL
 AUDIT = platform_events.READ_MODEL
 """The one model that takes every event: a row that is new there is an event that nobody has published."""
+FRESHNESS = freshness.READ_MODEL
+"""What deliveries say by having come at all."""
 
 READ_MODELS: tuple[ReadModel[Any], ...] = (
     LEDGER,
@@ -61,9 +69,15 @@ READ_MODELS: tuple[ReadModel[Any], ...] = (
     healthcheck_runs.READ_MODEL,
     metric_snapshots.READ_MODEL,
     mail_events.READ_MODEL,
+    do_droplets.READ_MODEL,
+    do_databases.READ_MODEL,
+    do_firewalls.READ_MODEL,
+    do_actions.READ_MODEL,
+    do_ingest_runs.READ_MODEL,
     run_events.READ_MODEL,
     repo_aliases.READ_MODEL,
     platform_events.READ_MODEL,
+    FRESHNESS,  # hot rows: locked last, hence for the shortest time
 )
 
 METADATA = MetaData(schema=SCHEMA)

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.delivery import Delivery
 from providers.port import Source
+from read_models.freshness import heard
 from read_models.merge import join_all, join_into, joiner, merge_sql
-from read_models.registry import AUDIT, LEDGER, READ_MODELS
+from read_models.registry import AUDIT, FRESHNESS, LEDGER, READ_MODELS
 from read_models.table import SCHEMA
 from runtime.postgres import own_fold_lock, share_fold_lock
 from services.projector.settle import Identity, Known, Settled, identity_of, settle
@@ -121,12 +122,12 @@ class Writer:
                 settled = settle(batch, await self._known(connection, batch), tried_at)
                 if settled.refold:
                     raise _EarlierBodyCameLate
-                new = await self._merge(connection, settled)
+                new = await self._merge(connection, batch, settled)
         except _EarlierBodyCameLate:
             async with self.engine.begin() as connection:
                 await own_fold_lock(connection)
                 settled = settle(batch, await self._known(connection, batch), tried_at)
-                new = await self._merge(connection, settled)
+                new = await self._merge(connection, batch, settled)
                 await self._refold(connection, settled.refold)
         return Folded(settled.fold, new)
 
@@ -155,8 +156,17 @@ class Writer:
             found.setdefault((row.source, row.identity), []).append(known)
         return found
 
-    async def _merge(self, connection: AsyncConnection, settled: Settled) -> frozenset[str]:
+    async def _merge(
+        self, connection: AsyncConnection, batch: Iterable[Understood], settled: Settled
+    ) -> frozenset[str]:
         rows: dict[str, list[Any]] = {LEDGER.name: list(settled.ledger)}
+        # Whatever becomes of a webhook, its sender was heard.
+        if heard_of := [
+            heard(each.delivery.source, each.delivery.received_at)
+            for each in batch
+            if each.delivery.via == "webhook"
+        ]:
+            rows[FRESHNESS.name] = heard_of
         for understood in settled.fold:
             for name, row in understood.rows:
                 rows.setdefault(name, []).append(row)
@@ -210,7 +220,7 @@ class Writer:
                 grown |= set(understood.refs) | set(entry.refs)
             for name, row in understood.rows:
                 model, join = models[name]
-                if getattr(row, str(model.ref_column)) in wanted:
+                if model.ref_column is not None and getattr(row, model.ref_column) in wanted:
                     join_into(rows.setdefault(name, {}), model, join, row)
         return rows, verdicts, grown, read
 

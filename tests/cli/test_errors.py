@@ -28,6 +28,7 @@ COMMANDS: list[list[str]] = [
     ["deliveries", "show", "github:1"],
     ["deliveries", "show", "1"],
     ["send", __file__, "--event", "issues"],
+    ["observe", "digitalocean", "droplets", __file__],
     ["sql", "SELECT 1"],
 ]
 
@@ -82,6 +83,8 @@ def test_the_data_folder_is_the_current_folders_unless_said(
         (["deliveries", "list", "--status", "lost"], "'lost' is not one of"),
         (["deliveries", "list", "--limit", "100000"], "less than or equal to 1000"),
         (["send", "/no/such/file", "--event", "x"], "'/no/such/file' does not exist"),
+        (["observe", "digitalocean"], "Missing argument 'KIND'."),
+        (["observe", "digitalocean", "droplets", "/no/such/file"], "there is no file '/no/such/file'"),
         (["up", "--port", "70000"], "less than or equal to 65535"),
     ],
 )

@@ -21,6 +21,7 @@ DENSE: dict[Any, Sequence[Any]] = {
     datetime: (NOON, NOON.replace(second=1)),
     bytes: (b'{"a":1}', b'{"a":2}'),
     list[str]: ([], ["x"]),
+    list[int]: ([], [1]),
 }
 WIDE: dict[Any, Sequence[Any]] = {
     str: ("", "a", "B", "ä", "é\u0301", "日本", "'", '"', "\\", "{}", "NULL", "a\nb", "\U0001f600", "\ufffd"),
@@ -35,6 +36,7 @@ WIDE: dict[Any, Sequence[Any]] = {
     ),
     bytes: (b"null", b'{"a":[1,{"b":"\\u00e4"}]}', b"[]", b'"x"'),
     list[str]: ([], [""], ["NULL", "a,b"], ['"', "\\"], ["x", "y"]),
+    list[int]: ([], [0], [2**63 - 1, -(2**63)], [2, 1]),
 }
 VERSIONS: tuple[Version, ...] = (
     (0, 5, 1, 1, 0),

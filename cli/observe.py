@@ -1,0 +1,184 @@
+"""`odooops observe`: put what an API answered into the log, one delivery for each thing that it shows.
+
+What must not be stored is removed in this process, before anything leaves it; the answer itself is kept nowhere.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.errors import APIError
+
+from cli import reach, terminal
+from cli.reach import Servers, Trouble
+from contracts import own
+from contracts.delivery import Delivery
+from contracts.observation import observation
+from contracts.polls import listing
+from providers.port import Item, Items, Provider, Source, Unintelligible
+from providers.registry import sources
+from runtime import bus, ssot
+from runtime.bus import BrokerAway
+from runtime.settings import BadSettings
+from runtime.streams import BODY_BYTES_MAX
+
+OPERATOR = "operator"
+STDIN = Path("-")
+PAGE_BYTES_MAX = BODY_BYTES_MAX
+SCOPE_CHARS_MAX = 200
+_SCOPE = re.compile(rf"[\x21-\x7e]{{1,{SCOPE_CHARS_MAX}}}")
+
+
+class NotObserved(Trouble):
+    """an answer shows nothing that could be stored"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What was asked for: pages of one listing of a source, or answers about single things."""
+
+    source: str
+    kind: str
+    scope: str
+    files: Sequence[Path]
+    complete: bool
+    """Whether the pages are the whole listing, so that what they do not show is gone."""
+
+
+async def run(servers: Servers, given: Answers, dry_run: bool) -> None:
+    """Store what the answers show and print the count; with `dry_run` print it all and store nothing."""
+    started_at = datetime.now(UTC)
+    source = _source(servers, given.source)
+    address = "" if dry_run else servers.nats(OPERATOR)
+    if not _SCOPE.fullmatch(given.scope):
+        raise BadSettings(f"a scope has 1 to {SCOPE_CHARS_MAX} printable ASCII characters and no spaces")
+    items = _items(source, given)
+    if dry_run:
+        _print_items(items)
+        return
+    # What two pages show was read twice, and is as the later one says: a run shows each thing once.
+    newest = {item.ref: item for item in items}.values()
+    async with reach.broker(address, OPERATOR) as client:
+        stored = await _store(client.jetstream(), _sights(source, newest))
+        if given.complete:
+            # Its last part completes the listing: it comes when all that it speaks of is in the log.
+            await _store(client.jetstream(), _completion(source, given, newest, started_at))
+    _say(
+        f"{given.source} {given.scope}: {len(items)} seen, {stored} stored, {len(items) - stored} duplicates"
+    )
+    if given.complete:
+        _say(f"the listing {given.scope} is complete with {len(newest)}: what it does not show is gone")
+
+
+def _source(servers: Servers, name: str) -> Source:
+    declared = sources(ssot.load(reach.ssot_dir(servers.settings)))
+    read = {each.name: each for each in declared.values() if each.provider.items is not None}
+    if name not in read:
+        raise BadSettings(
+            f"no source whose API is read is called {name}: known are {', '.join(sorted(read))}"
+        )
+    return read[name]
+
+
+def _items(source: Source, given: Answers) -> list[Item]:
+    """What all pages show. Raises NotObserved for one that is not understood, or that is only a part."""
+    cut: Items = source.provider.items  # type: ignore[assignment]  # the source was chosen by it
+    items: list[Item] = []
+    totals: set[int | None] = set()
+    for file in given.files:
+        page = _read(file)
+        try:
+            items += cut(given.kind, given.scope, page)
+            if given.complete:
+                totals.add(_total(source.provider, page))
+        except Unintelligible as error:
+            raise NotObserved(f"{_called(file)}: {error} ({error.reason})") from None
+    seen = len({item.ref for item in items})
+    if totals - {None, seen}:
+        # Another number on each page: something came or went in between, and another thing may have been skipped.
+        said = " and ".join(str(total) for total in sorted(total for total in totals if total is not None))
+        raise NotObserved(
+            f"this is not the whole listing: it shows {seen}, and says that there are {said}. "
+            "Give the files of all pages, read anew, or leave out --complete"
+        )
+    return items
+
+
+def _total(provider: Provider, page: bytes) -> int | None:
+    return None if provider.total is None else provider.total(page)
+
+
+def _read(file: Path) -> bytes:
+    page = _bytes(file)
+    if len(page) > PAGE_BYTES_MAX:
+        raise NotObserved(f"{_called(file)} has more than {PAGE_BYTES_MAX} bytes")
+    return page
+
+
+def _bytes(file: Path) -> bytes:
+    if file == STDIN:
+        return sys.stdin.buffer.read(PAGE_BYTES_MAX + 1)
+    with file.open("rb") as opened:
+        return opened.read(PAGE_BYTES_MAX + 1)
+
+
+def _called(file: Path) -> str:
+    return "standard input" if file == STDIN else str(file)
+
+
+def _sights(source: Source, items: Iterable[Item]) -> list[Delivery]:
+    """One delivery for each thing, all of one run."""
+    run_id, fetched_at = str(uuid4()), datetime.now(UTC)
+    return [
+        observation(
+            source=source.name,
+            ref=item.ref,
+            kind=item.kind,
+            body=item.body,
+            via="cli",
+            run_id=run_id,
+            fetched_at=fetched_at,
+        )
+        for item in items
+    ]
+
+
+def _completion(
+    source: Source, given: Answers, items: Iterable[Item], started_at: datetime
+) -> list[Delivery]:
+    """The deliveries that say that the listing is whole, in the order in which to store them."""
+    shown: dict[str, list[str]] = {}
+    for item in items:
+        shown.setdefault(item.kind, []).append(item.ref)
+    events = listing(source.name, given.scope, started_at, shown or {given.kind: []})
+    return [own.delivery_of(event, "cli", datetime.now(UTC)) for event in events]
+
+
+async def _store(js: JetStreamContext, deliveries: Iterable[Delivery]) -> int:
+    """Store deliveries in this order; how many the log did not have."""
+    new = 0
+    try:
+        for delivery in deliveries:
+            _, duplicate = await bus.store_delivery(js, delivery)
+            new += not duplicate
+    except (nats.errors.Error, APIError) as error:
+        raise BrokerAway(f"the broker did not take it: {str(error) or type(error).__name__}") from None
+    return new
+
+
+def _print_items(items: Sequence[Item]) -> None:
+    for item in items:
+        _say(f"{item.ref} {item.body.decode()}")
+    terminal.say(f"{len(items)} seen, and for --dry-run nothing stored")
+
+
+def _say(line: str) -> None:
+    terminal.console().print(terminal.clean(line), soft_wrap=True)

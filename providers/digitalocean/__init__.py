@@ -1,0 +1,9 @@
+"""DigitalOcean, which sends no webhooks: its API is read. What we rely on: contracts/upstream/digitalocean.md."""
+
+from providers.digitalocean.items import items, total
+from providers.digitalocean.normalize import normalize
+from providers.port import Provider
+
+PROVIDER = Provider(
+    name="digitalocean", verify=None, normalize=normalize, compose=None, items=items, total=total
+)

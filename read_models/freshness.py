@@ -1,0 +1,92 @@
+"""ops.freshness: one row per source and scope, when it was last heard of. A hot row, hence the last table to write.
+
+What webhooks say of it comes from the deliveries themselves, whatever became of them: an ignored, parked or repeated
+one proves all the same that its sender reaches us. No ref leads to a row here, so a refold leaves it alone; what it
+holds only grows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Annotated
+
+from contracts.polls import ListingCompleted, PollFinished
+from contracts.version import Version, moment
+from read_models.port import GREATEST, KEY, VERSION, ReadModel, Statement, latest
+
+WEBHOOKS = "webhooks"
+"""The scope of everything that a source posts to us."""
+OF_THE_LIMIT = latest("limit_version")
+OF_THE_ERROR = latest("error_version")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freshness:
+    """One scope of one source. ops.freshness_now says what follows from it at this moment."""
+
+    source: Annotated[str, KEY]
+    scope: Annotated[str, KEY]
+    last_webhook_at: Annotated[datetime | None, GREATEST] = None
+    last_complete_poll_at: Annotated[datetime | None, GREATEST] = None
+    """When the newest poll that succeeded, or listing that came to its end, began."""
+    last_listing_at: Annotated[datetime | None, GREATEST] = None
+    """When the newest whole listing began: what it did not show is gone."""
+    last_failed_poll_at: Annotated[datetime | None, GREATEST] = None
+    """When the newest poll began that did not succeed."""
+    limit_version: Annotated[Version, VERSION] = ()
+    stale_after_s: Annotated[int | None, OF_THE_LIMIT] = None
+    error_version: Annotated[Version, VERSION] = ()
+    last_error_at: Annotated[datetime | None, OF_THE_ERROR] = None
+    last_error: Annotated[str | None, OF_THE_ERROR] = None
+
+
+def heard(source: str, received_at: datetime) -> Freshness:
+    """The row that says that `source` posted something."""
+    return Freshness(source=source, scope=WEBHOOKS, last_webhook_at=received_at)
+
+
+def _listed(statement: Statement[ListingCompleted]) -> Freshness | None:
+    event = statement.event
+    if event.part != event.parts:
+        return None
+    return Freshness(
+        source=event.source,
+        scope=event.scope,
+        last_complete_poll_at=event.started_at,
+        last_listing_at=event.started_at,
+    )
+
+
+def _polled(statement: Statement[PollFinished]) -> list[Freshness]:
+    event, of_its_end = statement.event, _by_end(statement)
+    scope = Freshness(source=event.source, scope=event.scope)
+    if event.status == "success":
+        rows = [replace(scope, last_complete_poll_at=event.started_at)]
+    else:
+        rows = [
+            replace(
+                scope,
+                last_failed_poll_at=event.started_at,
+                error_version=of_its_end,
+                last_error_at=event.finished_at,
+                last_error=event.error,
+            )
+        ]
+    if event.stale_after_s is not None:
+        rows.append(replace(scope, limit_version=of_its_end, stale_after_s=event.stale_after_s))
+    return rows
+
+
+def _by_end(statement: Statement[PollFinished]) -> Version:
+    """Its version among the ends of different runs: by time alone, whereas within a run its own end comes first."""
+    major = statement.event.moment[0]
+    return (*moment(statement.event.finished_at, rank=major), *statement.version[3:])
+
+
+READ_MODEL = ReadModel(
+    name="freshness",
+    row=Freshness,
+    folds={ListingCompleted: _listed, PollFinished: _polled},
+    ref_column=None,
+)

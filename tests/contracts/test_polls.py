@@ -1,0 +1,81 @@
+"""What a poll says of itself, and how a long listing is told in parts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from contracts.observation import observation, observed_body
+from contracts.polls import (
+    LISTED_CHARS_MAX,
+    LISTED_REFS_MAX,
+    ListingCompleted,
+    listing,
+    moment_of_cut_off,
+    moment_of_end,
+    moment_of_start,
+)
+from runtime.streams import EVENT_BYTES_MAX, REF_CHARS_MAX
+
+BEGAN = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+def listed(**shown: list[str]) -> list[ListingCompleted]:
+    return listing("github", "issues", BEGAN, shown)
+
+
+def test_a_short_listing_is_one_part_with_each_ref_once() -> None:
+    [only] = listed(issue=["b", "a", "b"])
+
+    assert (["a", "b"], 1, 1, "1/1") == (only.refs, only.part, only.parts, only.fact)
+    assert ("github:scope/issues", "issue", BEGAN) == (only.ref, only.kind, only.started_at)
+
+
+def test_an_empty_listing_is_one_part_that_shows_nothing() -> None:
+    [only] = listed(issue=[])
+    assert ([], 1, 1) == (only.refs, only.part, only.parts)
+
+
+@pytest.mark.parametrize("chars", [10, REF_CHARS_MAX])
+def test_every_part_of_a_long_listing_fits_into_an_event(chars: int) -> None:
+    refs = [f"{n:0{chars}}" for n in range(LISTED_REFS_MAX + 1)]
+    parts = listed(issue=refs)
+
+    assert refs == [ref for part in parts for ref in part.refs]
+    assert max(len(part.model_dump_json()) for part in parts) < EVENT_BYTES_MAX
+    assert max(sum(map(len, part.refs)) for part in parts) <= LISTED_CHARS_MAX
+    assert list(range(1, len(parts) + 1)) == [part.part for part in parts]
+    assert {len(parts)} == {part.parts for part in parts} != {1}
+    assert len(parts) == len({part.id for part in parts})
+
+
+def test_a_listing_of_several_kinds_is_complete_with_the_last_of_them() -> None:
+    parts = listed(issue=["a"], pull_request=["b"])
+
+    assert [("issue", 1, 2), ("pull_request", 2, 2)] == [(part.kind, part.part, part.parts) for part in parts]
+
+
+def test_the_end_of_a_poll_outranks_whoever_closed_it_later_and_that_outranks_its_start() -> None:
+    start = moment_of_start(BEGAN)
+    end = moment_of_end(BEGAN + timedelta(seconds=5))
+
+    assert start < moment_of_cut_off(BEGAN) < moment_of_cut_off(BEGAN + timedelta(hours=1)) < end
+
+
+@pytest.mark.parametrize("ref", ["digitalocean:droplet/1", "github:größe/x#1", "a" * 1_000, "with a space"])
+def test_an_observation_has_one_identity_for_each_run_and_ref(ref: str) -> None:
+    def identity(run_id: str, of: str) -> str:
+        return observation(
+            source="github",
+            ref=of,
+            kind="issue",
+            body=observed_body("issues", {}),
+            via="poll",
+            run_id=run_id,
+            fetched_at=BEGAN,
+        ).identity
+
+    run = "0197a8c0-5c1e-7d10-9b44-5b8a5c2f0a01"
+    assert identity(run, ref) == identity(run, ref)
+    assert 3 == len({identity(run, ref), identity(run, f"{ref}2"), identity("another", ref)})

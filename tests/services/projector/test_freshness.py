@@ -1,0 +1,293 @@
+"""When a source was last heard of: by webhook whatever became of it, and by polls."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from contracts import own
+from contracts.delivery import Delivery
+from contracts.envelope import Event
+from contracts.polls import PollFinished, listing, moment_of_cut_off, moment_of_end
+from contracts.version import Moment
+from read_models.registry import FRESHNESS, READ_MODELS
+from runtime.postgres import make_engine
+from services.projector.understand import parked, understand
+from services.projector.write import Sql, Writer
+from tests.samples import RECEIVED_AT, SOURCES, at, body, delivery
+from tests.servers import Postgres, fresh_database
+from tests.tables import empty
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime.now(UTC)
+OPENED, EDITED = body("issues.opened.15"), body("issues.edited.00")
+
+
+@pytest.fixture(scope="module")
+async def server(postgres_server: Postgres, anyio_backend: object) -> AsyncIterator[AsyncEngine]:
+    with fresh_database(postgres_server) as database:
+        made = make_engine(database.url("projector"), "test")
+        yield made
+        await made.dispose()
+
+
+@pytest.fixture
+async def engine(server: AsyncEngine) -> AsyncEngine:
+    await empty(server)
+    return server
+
+
+def writer(engine: AsyncEngine, entries: Sequence[Delivery] = ()) -> Writer:
+    by_seq = {entry.seq: entry for entry in entries}
+
+    async def read(seq: int) -> Delivery:
+        return by_seq[seq]
+
+    return Writer(engine, Sql.of(), SOURCES, read)
+
+
+async def fold(engine: AsyncEngine, *batches: Sequence[Delivery]) -> None:
+    for batch in batches:
+        await writer(engine).fold([understand(SOURCES, each) for each in batch])
+
+
+def later(given: Delivery, hours: int) -> Delivery:
+    return replace(given, received_at=RECEIVED_AT + timedelta(hours=hours))
+
+
+def test_it_is_the_last_table_that_a_transaction_touches() -> None:
+    """Every batch of a source writes the same row: whoever holds it keeps the other projectors waiting."""
+    assert FRESHNESS is READ_MODELS[-1]
+
+
+async def last_webhook(engine: AsyncEngine, source: str = "github") -> datetime | None:
+    async with engine.connect() as connection:
+        found = await connection.execute(
+            text("SELECT last_webhook_at FROM ops.freshness WHERE source = :source AND scope = 'webhooks'"),
+            {"source": source},
+        )
+        value: datetime | None = found.scalar_one_or_none()
+        return value
+
+
+WHATEVER: dict[str, Delivery] = {
+    "projected": delivery("issues", OPENED, 9),
+    "ignored": delivery("sponsorship", OPENED, 9),
+    "parked": delivery("issues", b"{", 9),
+    "in conflict": delivery("issues", EDITED, 9, "guid-1"),
+    "a duplicate": delivery("issues", OPENED, 9, "guid-1"),
+}
+
+
+@pytest.mark.parametrize("what", WHATEVER)
+async def test_a_webhook_counts_as_heard_whatever_becomes_of_it(engine: AsyncEngine, what: str) -> None:
+    await fold(engine, [delivery("issues", OPENED, 1)], [later(WHATEVER[what], 1)])
+
+    assert RECEIVED_AT + timedelta(hours=1) == await last_webhook(engine)
+
+
+async def test_a_delivery_that_postgres_refused_counts_as_heard(engine: AsyncEngine) -> None:
+    poison = parked(delivery("issues", OPENED, 1), "write_refused", "its rows are refused")
+    await writer(engine).fold([poison])
+
+    assert RECEIVED_AT == await last_webhook(engine)
+
+
+async def test_an_earlier_body_that_comes_late_counts_as_heard(engine: AsyncEngine) -> None:
+    """It makes the transaction begin anew, as a refold."""
+    log = [delivery("issues", EDITED, 1, "same"), delivery("issues", OPENED, 2, "same")]
+    for entry in (log[1], later(log[0], 1)):
+        await writer(engine, log).fold([understand(SOURCES, entry)])
+
+    assert RECEIVED_AT + timedelta(hours=1) == await last_webhook(engine)
+
+
+async def test_what_comes_late_does_not_make_a_source_older(engine: AsyncEngine) -> None:
+    await fold(engine, [later(delivery("issues", OPENED, 2), 5)], [delivery("issues", EDITED, 1)])
+
+    assert RECEIVED_AT + timedelta(hours=5) == await last_webhook(engine)
+
+
+@pytest.mark.parametrize("via", ["poll", "cli", "job", "gate", "ssot"])
+async def test_only_a_webhook_proves_that_webhooks_arrive(engine: AsyncEngine, via: Any) -> None:
+    await fold(engine, [replace(delivery("issues", OPENED, 1), via=via)])
+
+    assert None is await last_webhook(engine)
+
+
+async def test_a_refold_leaves_it_alone(engine: AsyncEngine) -> None:
+    log = [delivery("issues", OPENED, 1), ended(2, "success")]
+    folding = writer(engine, log)
+    await folding.fold([understand(SOURCES, each) for each in log])
+    before = await everything(engine)
+
+    read = await folding.refold({ref for each in log for ref in understand(SOURCES, each).refs})
+
+    assert 2 == read
+    assert before == await everything(engine) != []
+
+
+async def everything(engine: AsyncEngine) -> list[tuple[Any, ...]]:
+    async with engine.connect() as connection:
+        found = await connection.execute(text("SELECT * FROM ops.freshness ORDER BY source, scope"))
+        return [tuple(row) for row in found]
+
+
+# Polls. `began` and `after` are hours; a run ends some hours after it began.
+
+
+def ended(
+    seq: int,
+    status: Any,
+    began: float = -1.0,
+    after: float = 0.1,
+    stale_after_s: int | None = 7_200,
+    moment: Moment | None = None,
+    run: str | None = None,
+) -> Delivery:
+    """The end of a poll of the scope `droplets`, at `seq` of the log."""
+    started_at, finished_at = NOW + timedelta(hours=began), NOW + timedelta(hours=began + after)
+    run_id = run or f"run-{seq}"
+    return said(
+        seq,
+        PollFinished(
+            source="digitalocean",
+            ref=f"digitalocean:poll/{run_id}",
+            moment=moment or moment_of_end(finished_at),
+            fact=status,
+            occurred_at=finished_at,
+            run_id=run_id,
+            scope="droplets",
+            triggered_by="cron",
+            status=status,
+            started_at=started_at,
+            finished_at=finished_at,
+            error=None if status == "success" else f"it went wrong {began:g} h from now",
+            stale_after_s=stale_after_s,
+        ),
+    )
+
+
+def listed(seq: int, began: float = -1.0, parts: int = 1) -> list[Delivery]:
+    """A listing of the scope `droplets`, from `seq` of the log on."""
+    kinds = {f"kind_{n}": ["a"] for n in range(parts)}
+    events = listing("digitalocean", "droplets", NOW + timedelta(hours=began), kinds)
+    return [said(seq + n, event) for n, event in enumerate(events)]
+
+
+def said(seq: int, event: Event) -> Delivery:
+    return at(own.delivery_of(event, "poll", NOW), seq)
+
+
+STATES: list[tuple[str, list[Delivery]]] = [
+    ("fresh", [ended(1, "success")]),
+    ("fresh", [ended(1, "success", began=-30), ended(2, "success")]),
+    ("fresh", [ended(1, "failed", began=-2), ended(2, "success", began=-1)]),
+    ("fresh", [ended(1, "success", began=-30), *listed(2)]),
+    ("stale", [ended(1, "success", began=-3)]),
+    ("stale", [ended(1, "success", began=-1, stale_after_s=60)]),
+    (
+        "stale",
+        [ended(1, "success", began=-3, stale_after_s=7_200), ended(2, "success", -4, stale_after_s=2**62)],
+    ),
+    ("failing", [ended(1, "failed")]),
+    ("failing", [ended(1, "partial")]),
+    ("failing", [ended(1, "success", began=-2), ended(2, "failed", began=-1)]),
+    # Failed since, and nobody succeeded for so long that it is stale as well.
+    ("failing", [ended(1, "success", began=-30), ended(2, "failed", began=-1)]),
+    ("unknown", [ended(1, "success", stale_after_s=None)]),
+    ("unknown", listed(1)),
+    ("fresh", [ended(1, "success", stale_after_s=2**63 - 1)]),
+]
+
+
+@pytest.mark.parametrize(("state", "history"), STATES)
+async def test_a_scope_is_in_one_state_in_whatever_order_its_polls_are_folded(
+    engine: AsyncEngine, state: str, history: list[Delivery]
+) -> None:
+    for order in itertools.permutations(history):
+        await empty(engine)
+        await fold(engine, *([each] for each in order))
+        assert state == (await now(engine))["state"], [each.seq for each in order]
+
+
+async def now(engine: AsyncEngine) -> dict[str, Any]:
+    async with engine.connect() as connection:
+        return await now_on(connection)
+
+
+async def now_on(connection: AsyncConnection) -> dict[str, Any]:
+    found = await connection.execute(text("SELECT * FROM ops.freshness_now WHERE scope = 'droplets'"))
+    return dict(found.mappings().one())
+
+
+async def test_only_the_last_part_of_a_listing_completes_it(engine: AsyncEngine) -> None:
+    first, second, last = listed(1, parts=3)
+    await fold(engine, [second, first])
+    async with engine.connect() as connection:
+        assert 0 == (await connection.execute(text("SELECT count(*) FROM ops.freshness"))).scalar_one()
+    await fold(engine, [last])
+
+    assert NOW - timedelta(hours=1) == (await now(engine))["last_listing_at"]
+
+
+async def test_a_poll_that_lists_nothing_completes_no_listing(engine: AsyncEngine) -> None:
+    """A poll that asked for what is new has succeeded, and what it did not show is still there."""
+    await fold(engine, [ended(1, "success")])
+    row = await now(engine)
+
+    assert (NOW - timedelta(hours=1), None) == (row["last_complete_poll_at"], row["last_listing_at"])
+
+
+async def test_the_newest_error_stands_and_says_when(engine: AsyncEngine) -> None:
+    history = [ended(1, "failed", began=-5), ended(2, "partial", began=-3), ended(3, "success", began=-1)]
+    for order in itertools.permutations(history):
+        await empty(engine)
+        await fold(engine, order)
+        row = await now(engine)
+        assert ("it went wrong -3 h from now", NOW - timedelta(hours=2.9)) == (
+            row["last_error"],
+            row["last_error_at"],
+        )
+
+
+async def test_a_run_that_was_given_up_too_early_does_not_leave_its_scope_failing(
+    engine: AsyncEngine,
+) -> None:
+    given_up = ended(1, "failed", after=0.9, moment=moment_of_cut_off(NOW), run="slow")
+    its_own_end = ended(2, "success", after=0.5, run="slow")
+    for order in ([given_up, its_own_end], [its_own_end, given_up]):
+        await empty(engine)
+        await fold(engine, *([each] for each in order))
+        assert "fresh" == (await now(engine))["state"]
+
+
+async def test_an_error_of_a_run_that_was_closed_by_somebody_else_is_the_newest_if_it_is(
+    engine: AsyncEngine,
+) -> None:
+    """Within a run its own end outranks that; between runs time alone decides."""
+    await fold(
+        engine,
+        [ended(1, "failed", began=-5), ended(2, "failed", began=-2, moment=moment_of_cut_off(NOW))],
+    )
+    assert "it went wrong -2 h from now" == (await now(engine))["last_error"]
+
+
+async def test_a_source_that_posts_is_unknown_where_nobody_says_how_often_it_should(
+    engine: AsyncEngine,
+) -> None:
+    await fold(engine, [replace(delivery("issues", OPENED, 1), received_at=NOW)])
+    async with engine.connect() as connection:
+        found = await connection.execute(text("SELECT state, age_s FROM ops.freshness_now"))
+        state, age_s = found.one()
+
+    assert "unknown" == state
+    assert 0 <= age_s < 600
