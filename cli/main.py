@@ -60,6 +60,10 @@ deliveries_app = typer.Typer(
     help="What came in, and what became of it.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(deliveries_app, name="deliveries")
+ssot_app = typer.Typer(
+    help="What the YAML under ssot/ declares.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(ssot_app, name="ssot")
 
 DataDir = Annotated[
     Path,
@@ -76,6 +80,16 @@ Port = Annotated[
     typer.Option(min=1, max=65_535, help="Port of ingest.  [default: 8420, or the next free one]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+SsotDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--ssot",
+        metavar="DIR",
+        help="The folder of the YAML, if not ODOOOPS_SSOT_DIR.",
+        exists=True,
+        file_okay=False,
+    ),
+]
 
 
 @app.command("up")
@@ -186,6 +200,26 @@ def sql_command(
     asked = sql.from_stdin() if statement == "-" else statement
     form = Form.JSON if as_json else Form.CSV if as_csv else Form.TABLE
     asyncio.run(sql.run(_servers(context, data_dir), asked, form, limit))
+
+
+@ssot_app.command("apply")
+def apply_command(
+    context: typer.Context,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    directory: SsotDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and deliver nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the tables what the catalogues declare.
+
+    Integrations, capabilities, starters. Only what differs is delivered.
+    """
+    from cli import catalogue, reach
+
+    servers = _servers(context, data_dir)
+    asyncio.run(catalogue.run(servers, directory or reach.ssot_dir(servers.settings), dry_run, as_json))
 
 
 def _servers(context: typer.Context, data_dir: Path) -> Servers:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
 from contracts.envelope import Event, Level, RunEvent
-from contracts.version import Int64
+from contracts.version import Int64, moment
 
 PollStatus = Literal["running", "success", "partial", "failed"]
 """`partial`: some of it could not be read, and what was read counts."""
@@ -97,3 +99,26 @@ class ListingCompleted(Event):
 def scope_ref(source: str, scope: str) -> str:
     """The ref of a scope."""
     return f"{source}:scope/{scope}"
+
+
+def listing_of(
+    source: str, scope: str, kind: str, refs: Sequence[str], started_at: datetime
+) -> list[ListingCompleted]:
+    """The parts, in order, that say that `scope` was read to its end and showed `refs`."""
+    cuts = range(0, max(len(refs), 1), LISTED_REFS_MAX)
+    return [
+        ListingCompleted(
+            source=source,
+            ref=scope_ref(source, scope),
+            moment=moment(started_at, 0),
+            fact=f"{part}/{len(cuts)}",
+            occurred_at=started_at,
+            scope=scope,
+            kind=kind,
+            started_at=started_at,
+            refs=list(refs[start : start + LISTED_REFS_MAX]),
+            part=part,
+            parts=len(cuts),
+        )
+        for part, start in enumerate(cuts, 1)
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from contracts import audit, builds, deployments, polls, runs, work_items
+from contracts import audit, builds, catalogue, deployments, polls, runs, work_items
 from contracts.envelope import Event
 
 EVENTS: Mapping[str, type[Event]] = {
@@ -36,6 +36,12 @@ EVENTS: Mapping[str, type[Event]] = {
         polls.PollStarted,
         polls.PollFinished,
         polls.ListingCompleted,
+        catalogue.IntegrationDeclared,
+        catalogue.IntegrationObserved,
+        catalogue.CapabilityDeclared,
+        catalogue.CapabilityObserved,
+        catalogue.StarterDeclared,
+        catalogue.StarterObserved,
     )
 }
 

@@ -8,7 +8,19 @@ from typing import Any
 from sqlalchemy import MetaData, Table
 
 from contracts.envelope import Event
-from read_models import builds, deliveries, deployments, platform_events, run_events, work_items
+from read_models import (
+    builds,
+    capabilities,
+    deliveries,
+    deployments,
+    integrations_catalog,
+    integrations_installations,
+    listings,
+    platform_events,
+    run_events,
+    starters,
+    work_items,
+)
 from read_models.port import Fold, ReadModel
 from read_models.table import SCHEMA, table_of
 
@@ -21,6 +33,11 @@ READ_MODELS: tuple[ReadModel[Any], ...] = (
     builds.READ_MODEL,
     deployments.READ_MODEL,
     work_items.READ_MODEL,
+    listings.READ_MODEL,
+    integrations_catalog.READ_MODEL,
+    integrations_installations.READ_MODEL,
+    capabilities.READ_MODEL,
+    starters.READ_MODEL,
     run_events.READ_MODEL,
     platform_events.READ_MODEL,
 )

@@ -29,6 +29,7 @@ COMMANDS: list[list[str]] = [
     ["deliveries", "show", "1"],
     ["send", __file__, "--event", "issues"],
     ["sql", "SELECT 1"],
+    ["ssot", "apply"],
 ]
 
 
