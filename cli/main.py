@@ -122,6 +122,21 @@ def status_command(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command("check")
+def check_command(
+    data_dir: DataDir = DEFAULT_DATA_DIR, directory: SsotDir = None, as_json: AsJson = False
+) -> None:
+    """Check what SSOT says, and name each secret that is missing.
+
+    Needs no server. The exit code is 1 where anything is bad.
+    """
+    from cli import check, reach
+    from runtime import settings
+
+    if not check.run(directory or reach.ssot_dir(settings.load()), data_dir, as_json):
+        raise typer.Exit(EXIT_FAILED)
+
+
 @deliveries_app.command("list")
 def list_command(
     context: typer.Context,
