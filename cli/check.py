@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -161,11 +161,11 @@ def _summary(file: ProviderFile) -> str:
     return f"{file.provider_name}, {where}"
 
 
-def _bad(path: Path, where: list[str | int] | list[str], sentence: str) -> Finding:
+def _bad(path: Path, where: Sequence[str | int], sentence: str) -> Finding:
     return Finding("bad", _at(path, where), sentence)
 
 
-def _at(path: Path, where: list[str | int] | list[str]) -> str:
+def _at(path: Path, where: Sequence[str | int]) -> str:
     line = line_of(path, [int(part) if str(part).isdecimal() else part for part in where])
     return _shown(path if line is None else f"{path}:{line}")
 

@@ -64,6 +64,10 @@ ssot_app = typer.Typer(
     help="What the YAML under ssot/ declares.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(ssot_app, name="ssot")
+contracts_app = typer.Typer(
+    help="What others may rely on: events and HTTP.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(contracts_app, name="contracts")
 
 DataDir = Annotated[
     Path,
@@ -235,6 +239,45 @@ def apply_command(
 
     servers = _servers(context, data_dir)
     asyncio.run(catalogue.run(servers, directory or reach.ssot_dir(servers.settings), dry_run, as_json))
+
+
+@contracts_app.command("export")
+def export_command(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Where to; contracts/ unless given.", file_okay=False)
+    ] = None,
+    directory: SsotDir = None,
+    stale: Annotated[
+        bool, typer.Option("--check", help="Write nothing, name the files that are stale.")
+    ] = False,
+) -> None:
+    """Write the event schemas, asyncapi.yaml and openapi.yaml.
+
+    With --check the exit code is 1 where one is stale.
+    """
+    from cli import contracts, reach
+    from runtime import settings
+
+    declared = directory or reach.ssot_dir(settings.load())
+    if not contracts.export(folder or contracts.FOLDER, declared, stale):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@contracts_app.command("check")
+def contracts_check_command(
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="GIT_REF", help="What to compare with.  [default: the newest tag, else HEAD]"),
+    ] = None,
+) -> None:
+    """Compare the events with those of a release, and name what breaks.
+
+    The exit code is 1 where anything does.
+    """
+    from cli import contracts
+
+    if not contracts.check(against):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _servers(context: typer.Context, data_dir: Path) -> Servers:
