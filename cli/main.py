@@ -126,6 +126,21 @@ def status_command(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command("subscribe")
+def subscribe_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its user and its durable consumer.")],
+    subjects: Annotated[
+        list[str], typer.Argument(metavar="SUBJECT…", help="What it is given, as events.deployment.>")
+    ],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Let a program of your own read events."""
+    from cli import subscribe
+
+    asyncio.run(subscribe.run(_servers(context, data_dir), name, subjects))
+
+
 @app.command("check")
 def check_command(
     data_dir: DataDir = DEFAULT_DATA_DIR, directory: SsotDir = None, as_json: AsJson = False

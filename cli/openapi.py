@@ -270,7 +270,10 @@ def _added(status: int) -> set[str]:
 
 def _named(answer: Answer) -> Json:
     """The schema of an answer's body, by its name where it is one of the usual two."""
-    usual = {"Stored": _stored("example"), "Refused": Refused(400, "a_slug", "One sentence.")}
+    usual: Mapping[str, Stored | Refused] = {
+        "Stored": _stored("example"),
+        "Refused": Refused(400, "a_slug", "One sentence."),
+    }
     schema = _schema(answer.body)
     for name, outcome in usual.items():
         if schema == _schema(port.answer(outcome, _request("POST")).body):

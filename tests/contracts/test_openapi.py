@@ -136,7 +136,7 @@ async def answered(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await receiver(scope, receive, send)  # type: ignore[arg-type]  # messages are mappings
+    await receiver(scope, receive, send)
     start, end = sent
     return start["status"], {k.decode(): v.decode() for k, v in start["headers"]}, json.loads(end["body"])
 
