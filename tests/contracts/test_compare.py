@@ -38,8 +38,8 @@ class OtherPart(BaseModel):
 def schema(**changed: Any) -> dict[str, Any]:
     """The schema with some of its fields changed; None removes one."""
     fields = {name: field for name, field in {**KEPT, **changed}.items() if field is not None}
-    made: dict[str, Any] = create_model("Sample", **fields).model_json_schema()
-    return made
+    sample: type[BaseModel] = create_model("Sample", **fields)
+    return sample.model_json_schema()
 
 
 def found(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
