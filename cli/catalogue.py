@@ -25,7 +25,7 @@ from cli.reach import Servers, Trouble
 from contracts.catalogue import Declaration, Kind, declarations, scope_of
 from contracts.envelope import Event
 from contracts.own import SOURCE, delivery_of
-from contracts.polls import listing_of, scope_ref
+from contracts.polls import listing
 from contracts.ssot import Ssot
 from contracts.version import version
 from read_models import capabilities, integrations_catalog, integrations_installations, listings, starters
@@ -111,7 +111,7 @@ def plan_of(declared: Ssot, tables: Tables, now: datetime) -> Plan:
     """What has to be said so that the tables say what `declared` says."""
     at = apply_time(now, tables.newest)
     said: list[Event] = []
-    listings_: list[Event] = []
+    complete: list[Event] = []
     changes: list[Change] = []
     for kind, entries in declarations(declared, at).items():
         present = tables.present(kind)
@@ -124,8 +124,8 @@ def plan_of(declared: Ssot, tables: Tables, now: datetime) -> Plan:
         gone = sorted(present - set(wanted))
         changes += [Change(kind, ref, "removed") for ref in gone]
         if kind not in tables.listed_at or present != set(wanted):
-            listings_ += listing_of(SOURCE, scope_of(kind), kind, wanted, at)
-    return Plan(at, [*said, *listings_], changes)
+            complete += listing(SOURCE, scope_of(kind), at, {kind: wanted})
+    return Plan(at, [*said, *complete], changes)
 
 
 def apply_time(now: datetime, newest: datetime | None) -> datetime:
@@ -191,9 +191,9 @@ async def _tables(connection: AsyncConnection) -> Tables:
         found = await connection.execute(select(TABLES[model.name]))
         rows[model.name] = {row.ref: dict(row._mapping) for row in found}  # noqa: SLF001  # its public name
     table = TABLES[listings.READ_MODEL.name]
-    refs = {scope_ref(SOURCE, scope_of(kind)): kind for kind in LISTED}
-    found = await connection.execute(select(table).where(table.c.ref.in_(refs)))
-    return Tables(rows, {refs[row.ref]: row.started_at for row in found if row.kind == refs[row.ref]})
+    scopes = {scope_of(kind): kind for kind in LISTED}
+    found = await connection.execute(select(table).where(table.c.source == SOURCE, table.c.scope.in_(scopes)))
+    return Tables(rows, {scopes[row.scope]: row.last_listing_at for row in found})
 
 
 async def _deliver(address: str, plan: Plan) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 from cli import terminal
 from contracts.ssot import BadSsot, ProviderFile, Ssot
 from providers.registry import sources
-from read_models.registry import TABLES
+from read_models.registry import READ_MODELS, TABLES
 from read_models.table import SCHEMA
 from runtime import settings, ssot
 from runtime.settings import BadSettings
@@ -19,6 +19,8 @@ from runtime.ssot import CAPABILITIES, ENVIRONMENTS, PROVIDERS, line_of
 
 State = Literal["ok", "warning", "bad"]
 
+NAMED_BY_REF = {model.name for model in READ_MODELS if model.ref_column is not None}
+"""The tables whose rows are about things: a source that fills one has to say what those are called."""
 UNSIGNED = "unsigned: whoever knows the address can write into its log"
 
 
@@ -78,7 +80,7 @@ def _misplaced(path: Path, file: ProviderFile) -> Iterator[Finding]:
     for n, page in enumerate(file.pages):
         if not page.startswith("/"):
             yield _bad(path, ["pages", n], f"pages: {page!r} is no page, one begins with /")
-    if file.feeds and not file.refs:
+    if not file.refs and any(table in NAMED_BY_REF for table in file.feeds):
         yield _bad(path, ["feeds"], "refs: say what its rows are called, as <system>:<kind>/<id>")
     for name in ("secrets", "events", "refs"):
         for n, value in enumerate(getattr(file, name)):

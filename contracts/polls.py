@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
 from contracts.envelope import Event, Level, RunEvent
-from contracts.version import Int64, moment
+from contracts.version import Int64, Moment, moment
 
 PollStatus = Literal["running", "success", "partial", "failed"]
 """`partial`: some of it could not be read, and what was read counts."""
 
 LISTED_REFS_MAX = 500
 """Refs in one part of a listing: a part has to stay far below the largest event."""
+LISTED_CHARS_MAX = 30_000
+"""Of all refs of one part together, for the same reason: some providers' refs are long."""
 
 
 class PollEvent(RunEvent):
@@ -101,24 +103,52 @@ def scope_ref(source: str, scope: str) -> str:
     return f"{source}:scope/{scope}"
 
 
-def listing_of(
-    source: str, scope: str, kind: str, refs: Sequence[str], started_at: datetime
+def listing(
+    source: str, scope: str, started_at: datetime, shown: Mapping[str, Sequence[str]]
 ) -> list[ListingCompleted]:
-    """The parts, in order, that say that `scope` was read to its end and showed `refs`."""
-    cuts = range(0, max(len(refs), 1), LISTED_REFS_MAX)
+    """The events, in the order in which to publish them, that say what a whole listing showed: refs by kind."""
+    parts = [(kind, refs) for kind in sorted(shown) for refs in _portions(shown[kind])]
     return [
         ListingCompleted(
             source=source,
             ref=scope_ref(source, scope),
             moment=moment(started_at, 0),
-            fact=f"{part}/{len(cuts)}",
+            fact=f"{part}/{len(parts)}",
             occurred_at=started_at,
             scope=scope,
             kind=kind,
             started_at=started_at,
-            refs=list(refs[start : start + LISTED_REFS_MAX]),
+            refs=refs,
             part=part,
-            parts=len(cuts),
+            parts=len(parts),
         )
-        for part, start in enumerate(cuts, 1)
+        for part, (kind, refs) in enumerate(parts, 1)
     ]
+
+
+def _portions(refs: Sequence[str]) -> Iterator[list[str]]:
+    """`refs`, each once and sorted, in parts; one empty part where there are none."""
+    portion: list[str] = []
+    chars = 0
+    for ref in sorted(set(refs)):
+        if portion and (len(portion) == LISTED_REFS_MAX or chars + len(ref) > LISTED_CHARS_MAX):
+            yield portion
+            portion, chars = [], 0
+        portion.append(ref)
+        chars += len(ref)
+    yield portion
+
+
+def moment_of_start(started_at: datetime) -> Moment:
+    """The moment of `poll.started`."""
+    return moment(started_at, 0)
+
+
+def moment_of_end(finished_at: datetime) -> Moment:
+    """The moment of `poll.finished`, where the poll itself says so."""
+    return moment(finished_at, 0, major=1)
+
+
+def moment_of_cut_off(noticed_at: datetime) -> Moment:
+    """The moment of a `poll.finished` with which somebody else closes a run as failed: its own end outranks it."""
+    return moment(noticed_at, 1)

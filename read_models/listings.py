@@ -1,6 +1,7 @@
-"""ops.listings: one row per scope and kind of thing, and when it was last read to its end.
+"""ops.listings: one row per source and scope, and when the newest reading to its end began.
 
-What such a listing did not show is gone: views compare its `started_at` with when a thing was last seen.
+What such a listing did not show is gone: views compare `last_listing_at` with when a thing was last heard of. No ref
+leads to a row here, so a refold leaves it alone; what it holds only grows.
 """
 
 from __future__ import annotations
@@ -10,18 +11,16 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.polls import ListingCompleted
-from read_models.port import FACT, GREATEST, KEY, ReadModel, Statement, on
+from read_models.port import GREATEST, KEY, ReadModel, Statement, on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A scope that was read to its end. `started_at` is when the newest complete reading began."""
+    """A scope that was read to its end."""
 
-    ref: Annotated[str, KEY]
-    kind: Annotated[str, KEY]
-    source: Annotated[str | None, FACT] = None
-    scope: Annotated[str | None, FACT] = None
-    started_at: Annotated[datetime | None, GREATEST] = None
+    source: Annotated[str, KEY]
+    scope: Annotated[str, KEY]
+    last_listing_at: Annotated[datetime | None, GREATEST] = None
 
 
 def _complete(statement: Statement[ListingCompleted]) -> Listing | None:
@@ -29,11 +28,9 @@ def _complete(statement: Statement[ListingCompleted]) -> Listing | None:
     event = statement.event
     if event.part != event.parts:
         return None
-    return Listing(
-        ref=event.ref, kind=event.kind, source=event.source, scope=event.scope, started_at=event.started_at
-    )
+    return Listing(source=event.source, scope=event.scope, last_listing_at=event.started_at)
 
 
 READ_MODEL = ReadModel(
-    name="listings", row=Listing, folds=on(ListingCompleted, fold=_complete), ref_column="ref"
+    name="listings", row=Listing, folds=on(ListingCompleted, fold=_complete), ref_column=None
 )

@@ -11,12 +11,10 @@ depends_on = None
 
 TABLES = """
 CREATE TABLE ops.listings (
-    ref text COLLATE "C" NOT NULL,
-    kind text COLLATE "C" NOT NULL,
-    source text COLLATE "C",
-    scope text COLLATE "C",
-    started_at timestamptz,
-    PRIMARY KEY (ref, kind)
+    source text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,
+    last_listing_at timestamptz,
+    PRIMARY KEY (source, scope)
 ) WITH (fillfactor = 80);
 CREATE TABLE ops.integrations_catalog (
     ref text COLLATE "C" NOT NULL,
@@ -121,23 +119,23 @@ SELECT
     i.provider_status,
     c.declared_at,
     c.last_seen_at,
-    COALESCE(GREATEST(c.declared_at, c.last_seen_at) < l.started_at, false) AS gone
+    COALESCE(GREATEST(c.declared_at, c.last_seen_at) < l.last_listing_at, false) AS gone
 FROM ops.integrations_catalog AS c
 LEFT JOIN ops.integrations_installations AS i ON i.ref = c.ref
-LEFT JOIN ops.listings AS l ON l.ref = 'odooops:scope/ssot/integration' AND l.kind = 'integration';
+LEFT JOIN ops.listings AS l ON l.source = 'odooops' AND l.scope = 'ssot/integration';
 CREATE VIEW ops.capabilities_now AS
 SELECT
     c.*,
     COALESCE(c.observed_maturity, c.declared_maturity) AS maturity,
-    COALESCE(GREATEST(c.declared_at, c.last_seen_at) < l.started_at, false) AS gone
+    COALESCE(GREATEST(c.declared_at, c.last_seen_at) < l.last_listing_at, false) AS gone
 FROM ops.capabilities AS c
-LEFT JOIN ops.listings AS l ON l.ref = 'odooops:scope/ssot/capability' AND l.kind = 'capability';
+LEFT JOIN ops.listings AS l ON l.source = 'odooops' AND l.scope = 'ssot/capability';
 CREATE VIEW ops.starters_now AS
 SELECT
     s.*,
-    COALESCE(GREATEST(s.declared_at, s.last_seen_at) < l.started_at, false) AS gone
+    COALESCE(GREATEST(s.declared_at, s.last_seen_at) < l.last_listing_at, false) AS gone
 FROM ops.starters AS s
-LEFT JOIN ops.listings AS l ON l.ref = 'odooops:scope/ssot/starter' AND l.kind = 'starter';
+LEFT JOIN ops.listings AS l ON l.source = 'odooops' AND l.scope = 'ssot/starter';
 """
 
 RIGHTS = """

@@ -210,7 +210,7 @@ class Writer:
                 grown |= set(understood.refs) | set(entry.refs)
             for name, row in understood.rows:
                 model, join = models[name]
-                if getattr(row, str(model.ref_column)) in wanted:
+                if model.ref_column is not None and getattr(row, model.ref_column) in wanted:
                     join_into(rows.setdefault(name, {}), model, join, row)
         return rows, verdicts, grown, read
 

@@ -21,8 +21,10 @@ from contracts.own import delivery_of
 from contracts.version import moment
 from runtime import bus, streams
 from runtime.postgres import make_engine
+from services.projector.write import Sql, Writer
 from tests.cli.catalogues import ROOT, write
 from tests.conftest import Broker
+from tests.samples import SOURCES
 from tests.servers import Database
 from tests.services.projector.running import clean_fold, project_all, store
 from tests.tables import snapshot
@@ -277,6 +279,20 @@ async def test_folding_the_log_anew_gives_the_same_rows(operator: Operator) -> N
     before = await snapshot(operator.engine)
 
     assert before == await clean_fold(operator.broker, operator.engine)
+
+
+async def test_refolding_an_entry_gives_the_same_rows(operator: Operator) -> None:
+    await operator.applies(integrations={"slack": SLACK, "groq": GROQ})
+    await operator.applies(integrations={"slack": {**SLACK, "notes": "x"}})
+    before = await snapshot(operator.engine)
+    writer = Writer(
+        operator.engine, Sql.of(), SOURCES, lambda seq: bus.read_delivery(operator.broker.js, seq)
+    )
+
+    # Two declarations and a change, and both listings.
+    assert 5 == await writer.refold([integration_ref("slack"), integration_ref("groq")])
+
+    assert before == await snapshot(operator.engine)
 
 
 async def test_what_the_projector_has_not_read_is_waited_for(

@@ -118,6 +118,11 @@ def test_what_cannot_work_is_named_with_its_place(tmp_path: Path, content: str, 
     assert bad.startswith(f"ssot/providers/github.yaml{said}")
 
 
+def test_a_source_of_which_only_deliveries_are_kept_needs_no_refs(tmp_path: Path) -> None:
+    content = GITHUB.replace("refs:", "# refs:").replace("[builds]", "[deliveries]")
+    assert [] == found(tmp_path, "bad", github=content)
+
+
 def test_every_wrong_file_is_named_and_every_problem_of_it(tmp_path: Path) -> None:
     bad = found(
         tmp_path, "bad", github="name: 7\ncolour: red\n", odooops="name: [\n", environments="rules: 7\n"

@@ -10,7 +10,7 @@ import pytest
 
 from contracts.catalogue import capability_ref, scope_of
 from contracts.own import SOURCE, delivery_of
-from contracts.polls import LISTED_REFS_MAX, ListingCompleted, listing_of, scope_ref
+from contracts.polls import LISTED_REFS_MAX, ListingCompleted, listing
 from contracts.version import version
 from read_models import capabilities, listings
 from read_models.merge import join_all
@@ -20,7 +20,7 @@ from tests.samples import SOURCES
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SCOPE = scope_of("capability")
-REFS = [capability_ref(f"c{n}") for n in range(2 * LISTED_REFS_MAX + 1)]
+REFS = [capability_ref(f"c{n:04}") for n in range(2 * LISTED_REFS_MAX + 1)]
 
 
 def folded(model: ReadModel[Any], parts: list[ListingCompleted]) -> dict[Any, Any]:
@@ -40,7 +40,7 @@ def folded(model: ReadModel[Any], parts: list[ListingCompleted]) -> dict[Any, An
 
 
 def complete(at: datetime, refs: list[str]) -> list[ListingCompleted]:
-    return listing_of(SOURCE, SCOPE, "capability", refs, at)
+    return listing(SOURCE, SCOPE, at, {"capability": refs})
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_only_the_last_part_completes_a_listing() -> None:
     assert {} == folded(listings.READ_MODEL, [first, second])
     for order in permutations([first, second, last]):
         (row,) = folded(listings.READ_MODEL, list(order)).values()
-        assert (row.ref, row.kind, row.started_at) == (scope_ref(SOURCE, SCOPE), "capability", NOON)
+        assert (row.source, row.scope, row.last_listing_at) == (SOURCE, SCOPE, NOON)
 
 
 def test_each_part_says_when_what_it_shows_was_seen() -> None:
@@ -80,7 +80,7 @@ def test_each_part_says_when_what_it_shows_was_seen() -> None:
 
 
 def test_the_listing_of_another_scope_says_nothing_about_a_catalogue() -> None:
-    parts = listing_of("digitalocean", "droplets", "droplet", REFS[:3], NOON)
+    parts = listing("digitalocean", "droplets", NOON, {"droplet": REFS[:3]})
 
     assert {} == folded(capabilities.READ_MODEL, parts)
     assert 1 == len(folded(listings.READ_MODEL, parts))
