@@ -60,6 +60,14 @@ deliveries_app = typer.Typer(
     help="What came in, and what became of it.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(deliveries_app, name="deliveries")
+ssot_app = typer.Typer(
+    help="What the YAML under ssot/ declares.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(ssot_app, name="ssot")
+contracts_app = typer.Typer(
+    help="What others may rely on: events and HTTP.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(contracts_app, name="contracts")
 
 DataDir = Annotated[
     Path,
@@ -76,6 +84,16 @@ Port = Annotated[
     typer.Option(min=1, max=65_535, help="Port of ingest.  [default: 8420, or the next free one]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+SsotDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--ssot",
+        metavar="DIR",
+        help="The folder of the YAML, if not ODOOOPS_SSOT_DIR.",
+        exists=True,
+        file_okay=False,
+    ),
+]
 
 
 @app.command("up")
@@ -105,6 +123,36 @@ def status_command(
     from cli import status
 
     if not asyncio.run(status.run(_servers(context, data_dir), as_json)):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("subscribe")
+def subscribe_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its user and its durable consumer.")],
+    subjects: Annotated[
+        list[str], typer.Argument(metavar="SUBJECT…", help="What it is given, as events.deployment.>")
+    ],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Let a program of your own read events."""
+    from cli import subscribe
+
+    asyncio.run(subscribe.run(_servers(context, data_dir), name, subjects))
+
+
+@app.command("check")
+def check_command(
+    data_dir: DataDir = DEFAULT_DATA_DIR, directory: SsotDir = None, as_json: AsJson = False
+) -> None:
+    """Check what SSOT says, and name each secret that is missing.
+
+    Needs no server. The exit code is 1 where anything is bad.
+    """
+    from cli import check, reach
+    from runtime import settings
+
+    if not check.run(directory or reach.ssot_dir(settings.load()), data_dir, as_json):
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -244,6 +292,65 @@ def sql_command(
     asked = sql.from_stdin() if statement == "-" else statement
     form = Form.JSON if as_json else Form.CSV if as_csv else Form.TABLE
     asyncio.run(sql.run(_servers(context, data_dir), asked, form, limit))
+
+
+@ssot_app.command("apply")
+def apply_command(
+    context: typer.Context,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    directory: SsotDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and deliver nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the tables what the catalogues declare.
+
+    Integrations, capabilities, starters. Only what differs is delivered.
+    """
+    from cli import catalogue, reach
+
+    servers = _servers(context, data_dir)
+    asyncio.run(catalogue.run(servers, directory or reach.ssot_dir(servers.settings), dry_run, as_json))
+
+
+@contracts_app.command("export")
+def export_command(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Where to; contracts/ unless given.", file_okay=False)
+    ] = None,
+    directory: SsotDir = None,
+    stale: Annotated[
+        bool, typer.Option("--check", help="Write nothing, name the files that are stale.")
+    ] = False,
+) -> None:
+    """Write the event schemas, asyncapi.yaml and openapi.yaml.
+
+    With --check the exit code is 1 where one is stale.
+    """
+    from cli import contracts, reach
+    from runtime import settings
+
+    declared = directory or reach.ssot_dir(settings.load())
+    if not contracts.export(folder or contracts.FOLDER, declared, stale):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@contracts_app.command("check")
+def contracts_check_command(
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="GIT_REF", help="What to compare with.  [default: the newest tag, else HEAD]"),
+    ] = None,
+) -> None:
+    """Compare the events with those of a release, and name what breaks.
+
+    The exit code is 1 where anything does.
+    """
+    from cli import contracts
+
+    if not contracts.check(against):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _servers(context: typer.Context, data_dir: Path) -> Servers:

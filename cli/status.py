@@ -17,11 +17,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cli import reach, terminal
+from cli.check import UNSIGNED
 from cli.database import READER, DatabaseAway, DatabaseRefused, reading, reason
 from cli.reach import Servers
 from migrations.__main__ import head
-from runtime import ports, streams
+from runtime import ports, ssot, streams
 from runtime.bus import BrokerAway
+from runtime.settings import BadSettings
 from runtime.state import State
 
 STREAM_WARNING_FRACTION = 0.80
@@ -88,6 +90,7 @@ async def look(servers: Servers) -> Report:
     known = servers.known_state
     services, broker, database = Report(), Report(), Report()
     await asyncio.gather(_services(known, services), _database(servers, database))
+    _unsigned(servers, services)
     # After the database: what the ledger knows must by then be in the log.
     await _broker(servers, known, broker)
     whole = Report()
@@ -140,6 +143,19 @@ async def _services(known: State | None, report: Report) -> None:
     report.facts["closed_sources"] = known.closed_sources
     for source, missing in sorted(known.closed_sources.items()):
         report.add(f"{source}'s door", "warning", f"closed: set {missing} and restart `odooops up`")
+
+
+def _unsigned(servers: Servers, report: Report) -> None:
+    """The sources that anybody can write as; they are named wherever they are not to be forgotten."""
+    report.facts["unsigned_sources"] = None
+    try:
+        declared = ssot.load_providers(reach.ssot_dir(servers.settings))
+    except BadSettings as error:
+        report.add("ssot", "unknown", f"{error}: run `odooops check`")
+        return
+    report.facts["unsigned_sources"] = sorted(name for name, file in declared.items() if file.unsigned)
+    for name in report.facts["unsigned_sources"]:
+        report.add(f"{name}'s door", "warning", UNSIGNED)
 
 
 async def _broker(servers: Servers, known: State | None, report: Report) -> None:

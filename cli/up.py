@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cli import reach, terminal
+from cli.check import UNSIGNED
 from providers.registry import sources
 from runtime import embedded, ports, settings, ssot, state, streams, supervisor
 from runtime.embedded import DATABASE_USERS, LOOPBACK, MIGRATOR
@@ -115,6 +116,9 @@ class Start:
         self._closed_sources = self._without_secret()
         for source, missing in self._closed_sources.items():
             terminal.say(f"{source} is closed: set {missing}")
+        for source, declared in self._sources.items():
+            if declared.file.unsigned:
+                terminal.say(f"{source} is {UNSIGNED}")
         # Ingest needs the broker and nothing else: it takes deliveries while the database still starts.
         nats, database = await _together(
             self._broker(passwords["nats"]), self._database(passwords["postgres"])

@@ -9,6 +9,7 @@ from contracts import (
     audit,
     backups,
     builds,
+    catalogue,
     deployments,
     exec_sessions,
     external,
@@ -100,6 +101,12 @@ EVENTS: Mapping[str, type[Event]] = {
         jobs.ArtifactStored,
         health.HealthcheckCompleted,
         health.MetricRecorded,
+        catalogue.IntegrationDeclared,
+        catalogue.IntegrationObserved,
+        catalogue.CapabilityDeclared,
+        catalogue.CapabilityObserved,
+        catalogue.StarterDeclared,
+        catalogue.StarterObserved,
     )
 }
 

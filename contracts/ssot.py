@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from contracts.envelope import Env
 
@@ -16,6 +16,33 @@ SOURCE_PATTERN = r"^[a-z0-9_-]{1,64}$"
 ENDPOINT_PATTERN = r"^/webhooks(/[A-Za-z0-9_-]{1,64}){1,4}$"
 
 Named = Literal["prod", "stage", "dev"]
+IntegrationCategory = Literal[
+    "auth_data",
+    "ai_inference",
+    "agents",
+    "devtools",
+    "messaging",
+    "observability",
+    "analytics",
+    "storage",
+    "security",
+    "workflow",
+]
+IntegrationProvider = Literal["vercel_marketplace", "supabase_native", "direct", "custom_bridge"]
+PlanTier = Literal["baseline", "optional", "premium"]
+CostBand = Literal["free", "included", "low", "medium", "high"]
+LockIn = Literal["low", "medium", "high"]
+InstallationStatus = Literal["active", "inactive", "error", "setup_required"]
+Billing = Literal["vercel", "direct", "free"]
+CapabilityCategory = Literal["supabase", "vercel", "digitalocean", "custom"]
+Maturity = Literal["scaffold", "beta", "prod"]
+
+EntryKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Route = Annotated[str, Field(pattern=r"^/[a-z0-9/_-]*$")]
+"""A page of the console."""
+VariableName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+WebAddress = Annotated[str, Field(pattern=r"^https://\S+$")]
+TableName = Annotated[str, Field(pattern=r"^ops\.[a-z][a-z0-9_]*$")]
 
 
 class BadSsot(ValueError):
@@ -118,9 +145,118 @@ class Environments:
         return "unknown"
 
 
+class IntegrationFields(BaseModel):
+    """What is said about an integration, by its entry in SSOT and by the event that declares it."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    category: IntegrationCategory
+    provider: IntegrationProvider
+    """By whom it is sold and connected."""
+    description: str | None = None
+    baseline_allowed: bool = True
+    """Whether it belongs to what every platform of ours may use."""
+    plan_tier: PlanTier = "baseline"
+    cost_band: CostBand = "included"
+    vendor_lock_in: LockIn = "low"
+    capabilities: list[str] = []
+    surfaces: list[str] = []
+    """Pages of the console that show it."""
+    env_keys: list[str] = []
+    """Names of the variables that it needs, never their values."""
+    docs_url: str | None = None
+    notes: str | None = None
+    installed: InstallationStatus | None = None
+    """How it is meant to be installed; null where it is not. What was observed counts more."""
+    billing: Billing | None = None
+    """Who sends the bill."""
+
+
+class Integration(IntegrationFields, Strict):
+    """One entry of ssot/integrations.yaml."""
+
+    surfaces: list[Route] = []
+    env_keys: list[VariableName] = []
+    docs_url: WebAddress | None = None
+
+    @model_validator(mode="after")
+    def _billed_as_installed(self) -> Self:
+        if self.billing is not None and self.installed is None:
+            raise ValueError("billing is said of what is installed: say installed, too, or remove billing")
+        return self
+
+
+class IntegrationsFile(Strict):
+    """ssot/integrations.yaml."""
+
+    integrations: dict[EntryKey, Integration]
+
+
+class CapabilityFields(BaseModel):
+    """What is said about a capability, by its entry in SSOT and by the event that declares it."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    category: CapabilityCategory
+    maturity: Maturity = "scaffold"
+    data_source: str | None = None
+    """The table that shows it at work: `ops.<table>`."""
+    baseline_allowed: bool = True
+    surfaces: list[str] = []
+    """Pages of the console that show it."""
+    description: str | None = None
+
+
+class Capability(CapabilityFields, Strict):
+    """One entry of ssot/capabilities.yaml."""
+
+    data_source: TableName | None = None
+    surfaces: list[Route] = []
+
+
+class CapabilitiesFile(Strict):
+    """ssot/capabilities.yaml."""
+
+    capabilities: dict[EntryKey, Capability]
+
+
+class StarterFields(BaseModel):
+    """What is said about a starter, by its entry in SSOT and by the event that declares it."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    title: str
+    description: str | None = None
+    framework: str | None = None
+    tags: list[str] = []
+    deploy_url: str | None = None
+    """The address that deploys a copy of it."""
+    demo_url: str | None = None
+    repo_path: str | None = None
+    """Where its code is: `<org>/<repo>/<folder>`."""
+
+
+class Starter(StarterFields, Strict):
+    """One entry of ssot/starters.yaml."""
+
+    deploy_url: WebAddress | None = None
+    demo_url: WebAddress | None = None
+
+
+class StartersFile(Strict):
+    """ssot/starters.yaml: by source, then by slug."""
+
+    starters: dict[EntryKey, dict[EntryKey, Starter]]
+
+
 @dataclass(frozen=True, slots=True)
 class Ssot:
-    """Everything that the YAML files say."""
+    """Everything that the YAML files say. A catalogue without a file is None: nothing is said about its kind."""
 
     providers: Mapping[str, ProviderFile]
     environments: Environments = Environments()
+    integrations: Mapping[str, Integration] | None = None
+    capabilities: Mapping[str, Capability] | None = None
+    starters: Mapping[str, Mapping[str, Starter]] | None = None

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import asyncpg
 
-from runtime.permissions import USERS, users_block
+from runtime.permissions import USERS, subscriber, users_block
 from runtime.settings import BadSettings
 
 LOOPBACK = "127.0.0.1"
@@ -32,6 +32,7 @@ PORTS = range(20_000, 32_000)
 """Below the ports that the kernel gives to outgoing connections: while a server is down and its clients try to
 reconnect, one of them could otherwise be given the very port that the server wants back."""
 PORTS_TRIED_MAX = 200
+CREDENTIALS = "credentials.json"
 DATABASE = "odooops"
 MIGRATOR = "odooops"
 DATABASE_USERS = ("projector", "notifier", "reader", "operator")
@@ -53,7 +54,7 @@ def free_port() -> int:
 
 def credentials(data_dir: Path) -> dict[str, dict[str, str]]:
     """The passwords of the embedded servers' users, made once per data folder, readable by its owner only."""
-    path = data_dir / "credentials.json"
+    path = data_dir / CREDENTIALS
     if path.exists():
         return _read_credentials(path)
     made = {
@@ -64,11 +65,22 @@ def credentials(data_dir: Path) -> dict[str, dict[str, str]]:
     return made
 
 
+def add_subscriber(data_dir: Path, name: str) -> None:
+    """Give a subscriber a password, unless it has one; the broker takes it from its next start on."""
+    known = credentials(data_dir)
+    if name not in known["nats"]:
+        known["nats"][name] = secrets.token_urlsafe(PASSWORD_BYTES)
+        write_private(data_dir / CREDENTIALS, json.dumps(known, indent=1))
+
+
 def _read_credentials(path: Path) -> dict[str, dict[str, str]]:
     """The passwords that an earlier start made; raises BadSettings where one is not there as it was written."""
     try:
         loaded: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
         passwords = [loaded["nats"][user] for user in USERS]
+        for name in loaded["nats"].keys() - USERS.keys():
+            subscriber(name)  # raises ValueError for what cannot be one
+            passwords.append(loaded["nats"][name])
         passwords += [loaded["postgres"][user] for user in _POSTGRES_USERS]
         if not all(isinstance(password, str) and password for password in passwords):
             raise ValueError

@@ -7,12 +7,13 @@ named, and checks no permission for it. Whoever may read a message could have it
 `$JS.API.STREAM.DELETE.DELIVERIES`, which deletes the log (measured with 2.15). So the streams live in an account
 of their own, and each service in another one that imports the subjects it may publish to and nothing else: an
 answer reaches nothing that the service could not have published itself.
-`python -m runtime.permissions deploy/nats/nats.conf` writes them into that file, after any change here.
+`python -m runtime.permissions deploy/nats/nats.conf [SUBSCRIBER …]` writes them into that file, after any change here.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,21 @@ def _pull(stream: str, consumer: str) -> tuple[str, ...]:
 # The pieces of a body are asked of the leader, one by one (see runtime/bus.py): no consumer is made for it.
 _READ_BODIES = (f"{API}.STREAM.INFO.{BODIES_STREAM}", f"{API}.STREAM.MSG.GET.{BODIES_STREAM}")
 
+_SUBSCRIBER = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+def subscriber(name: str) -> Permissions:
+    """What a reader of EVENTS may do: pull from the durable consumer of its own name, and acknowledge.
+
+    Raises ValueError for a name that cannot be one.
+    """
+    if not _SUBSCRIBER.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no subscriber's name: one has up to 32 of a-z, 0-9 and _, a letter first"
+        )
+    return Permissions(publish=(f"{API}.STREAM.INFO.{EVENTS}", *_pull(EVENTS, name)))
+
+
 USERS: Mapping[str, Permissions] = {
     "ingest": Permissions(
         publish=(
@@ -83,7 +99,7 @@ USERS: Mapping[str, Permissions] = {
             *_READ_BODIES,
         )
     ),
-    "notifier": Permissions(publish=(f"{API}.STREAM.INFO.{EVENTS}", *_pull(EVENTS, NOTIFIER))),
+    "notifier": subscriber(NOTIFIER),
     "reader": Permissions(
         publish=(
             f"{API}.INFO",
@@ -107,8 +123,12 @@ _EXISTENCE = f"{API}.INFO"
 
 
 def users_block(passwords: Mapping[str, str]) -> str:
-    """The `accounts` block of a server's configuration; a password may be a `$VARIABLE`."""
+    """The `accounts` block of a server's configuration; a password may be a `$VARIABLE`.
+
+    Whoever has a password and is none of USERS is a subscriber.
+    """
     services = {user: permissions.publish for user, permissions in USERS.items() if user != OPERATOR}
+    services |= {name: subscriber(name).publish for name in passwords if name not in USERS}
     exported = sorted({_EXISTENCE}.union(*services.values()))
     lines = [
         "accounts {",
@@ -153,20 +173,27 @@ def _answers(subject: str) -> str:
     return ", response_type: stream" if ".CONSUMER.MSG.NEXT." in subject else ""
 
 
-def with_users(config: str) -> str:
+def with_users(config: str, subscribers: Sequence[str] = ()) -> str:
     """`config` with its last part, from `accounts {` on, made anew; passwords are `$NATS_PASSWORD_<USER>`."""
     head, found, _ = config.partition("\naccounts {")
     if not found:
         raise ValueError("the configuration has no line `accounts {` to replace from")
-    return f"{head}\n{users_block({user: f'$NATS_PASSWORD_{user.upper()}' for user in USERS})}"
+    return (
+        f"{head}\n{users_block({user: f'$NATS_PASSWORD_{user.upper()}' for user in (*USERS, *subscribers)})}"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python -m runtime.permissions deploy/nats/nats.conf\n")
+    if not arguments:
+        sys.stderr.write("usage: python -m runtime.permissions deploy/nats/nats.conf [SUBSCRIBER …]\n")
         return 2
     path = Path(arguments[0])
-    path.write_text(with_users(path.read_text(encoding="utf-8")), encoding="utf-8")
+    try:
+        written = with_users(path.read_text(encoding="utf-8"), arguments[1:])
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    path.write_text(written, encoding="utf-8")
     return 0
 
 

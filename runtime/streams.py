@@ -81,6 +81,10 @@ NOTIFIER_ACK_WAIT_S = 60.0
 NOTIFIER_MAX_ACK_PENDING = 50
 NOTIFY_AGE_S_MAX = 3600
 
+# Subscribers who are none of our services.
+SUBSCRIBER_ACK_WAIT_S = 60.0
+SUBSCRIBER_MAX_ACK_PENDING = 1_000
+
 DELIVERIES = "DELIVERIES"
 EVENTS = "EVENTS"
 BODIES = "DELIVERY_BODIES"
@@ -191,6 +195,20 @@ def consumer_configs() -> tuple[tuple[str, ConsumerConfig], ...]:
                 filter_subjects=list(NOTIFIED_SUBJECTS),
             ),
         ),
+    )
+
+
+def subscriber_config(name: str, subjects: list[str]) -> ConsumerConfig:
+    """The durable consumer of a subscriber who is none of our services."""
+    return ConsumerConfig(
+        durable_name=name,
+        description="A subscriber's own",
+        deliver_policy=DeliverPolicy.ALL,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=SUBSCRIBER_ACK_WAIT_S,
+        max_deliver=-1,
+        max_ack_pending=SUBSCRIBER_MAX_ACK_PENDING,
+        filter_subjects=subjects,
     )
 
 

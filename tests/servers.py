@@ -28,6 +28,8 @@ from runtime.supervisor import dies_with_us
 START_S_MAX = 30.0
 STOP_S_MAX = 20.0
 TEMPLATE = "odooops_template"
+SUBSCRIBER = "deploys"
+"""A user of the broker who is none of our services."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ def _prepared(admin_url: str, passwords: dict[str, str]) -> Postgres:
 @contextmanager
 def _embedded_nats() -> Iterator[Nats]:
     folder = Path(tempfile.mkdtemp(prefix="odooops-nats-"))
+    embedded.add_subscriber(folder, SUBSCRIBER)
     passwords = embedded.credentials(folder)["nats"]
     port = embedded.free_port()
     with _running(embedded.prepare_nats(folder, port, passwords), signal.SIGTERM, folder):
@@ -186,7 +189,7 @@ def _embedded_postgres() -> Iterator[tuple[int, dict[str, str]]]:
 def _nats_container() -> Iterator[Nats]:
     from testcontainers.core.container import DockerContainer
 
-    passwords = dict.fromkeys(USERS, "test")
+    passwords = dict.fromkeys((*USERS, SUBSCRIBER), "test")
     folder = Path(tempfile.mkdtemp(prefix="odooops-nats-"))
     embedded.prepare_nats(folder, 4222, passwords)
     config = folder / "nats" / "nats.conf"

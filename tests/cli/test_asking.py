@@ -337,6 +337,32 @@ async def test_status_names_settings_that_drifted_and_what_is_missing(
         await broker.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
 
 
+async def test_status_warns_of_each_unsigned_source(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert [] == (await terminal.json("status"))["unsigned_sources"]
+    (tmp_path / "ssot" / "providers").mkdir(parents=True)
+    file = "name: alarm\nprovider: generic\nendpoint: /webhooks/alarm\nunsigned: true\n"
+    (tmp_path / "ssot" / "providers" / "alarm.yaml").write_text(file)
+    monkeypatch.setenv("ODOOOPS_SSOT_DIR", str(tmp_path / "ssot"))
+    told = await terminal.json("status")
+    (line,) = (check for check in told["checks"] if check["part"] == "alarm's door")
+    assert (told["unsigned_sources"], terminal.code) == (["alarm"], 0)
+    assert (line["state"], line["text"]) == (
+        "warning",
+        "unsigned: whoever knows the address can write into its log",
+    )
+
+
+async def test_status_says_where_ssot_cannot_be_read(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ODOOOPS_SSOT_DIR", str(tmp_path / "nowhere"))
+    told = await terminal.json("status")
+    assert (told["unsigned_sources"], terminal.code) == (None, 1)
+    assert "run `odooops check`" in next(each["text"] for each in told["checks"] if each["part"] == "ssot")
+
+
 async def test_status_names_a_schema_that_is_not_the_newest(terminal: Terminal, database: Database) -> None:
     connection = await asyncpg.connect(database.url("admin"))
     await connection.execute("UPDATE public.alembic_version SET version_num = '0000'")

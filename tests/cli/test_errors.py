@@ -30,6 +30,7 @@ COMMANDS: list[list[str]] = [
     ["send", __file__, "--event", "issues"],
     ["observe", "digitalocean", "droplets", __file__],
     ["sql", "SELECT 1"],
+    ["ssot", "apply"],
 ]
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from contracts.builds import BuildFinished
-from contracts.envelope import to_headers
+from cli.main import main
+from contracts.envelope import Event, to_headers
 from contracts.registry import EVENTS
 from contracts.version import moment
-from runtime import streams
-from runtime.permissions import USERS
+from runtime.permissions import subscriber
 from tests.contracts.examples import FOLDER, event_of
+from tests.servers import SUBSCRIBER
 
 if TYPE_CHECKING:
     from tests.conftest import Broker
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 ROOT = FOLDER.parent
 PAGE = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
 WAIT_S_MAX = 30.0
-USER = "notifier"
-"""It has a durable on EVENTS and may do what the page asks for, no more."""
+LINES_MAX = 29
 
 
 def blocks(language: str) -> list[str]:
@@ -52,16 +51,26 @@ def test_the_files_named_are_there() -> None:
 
 
 def test_the_permissions_named_are_those_that_the_examples_run_with() -> None:
-    named = {name.replace("<name>", streams.NOTIFIER) for name in re.findall(r"`(\$JS\.[^`]+)`", PAGE)}
-    assert set(USERS[USER].publish) == named
+    named = {name.replace("<name>", SUBSCRIBER) for name in re.findall(r"`(\$JS\.[^`]+)`", PAGE)}
+    assert set(subscriber(SUBSCRIBER).publish) == named
 
 
-async def publish(broker: Broker, run: int, copy: str = "") -> None:
-    """Publish the end of a build; a copy is one that the broker does not know for it."""
-    example = event_of(FOLDER / "examples" / "build.finished.json")
-    event = BuildFinished.model_validate(
-        {**example.model_dump(), "ref": f"github:run/{run}/1", "moment": moment(example.occurred_at, 0, 2)}
-    )
+def test_the_command_named_is_for_the_subscriber_that_the_examples_run_as() -> None:
+    assert f"odooops subscribe {SUBSCRIBER} 'events.deployment.>'" in PAGE
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=["nats-py", "FastStream"])
+def test_an_example_is_short(code: str) -> None:
+    assert len(code.splitlines()) <= LINES_MAX
+
+
+async def publish(
+    broker: Broker, number: int, copy: str = "", name: str = "deployment.status_changed"
+) -> None:
+    """Publish an event; a copy is one that the broker does not know for it."""
+    example = event_of(FOLDER / "examples" / f"{name}.json")
+    changed = {"ref": f"github:deployment/{number}", "moment": moment(example.occurred_at, 0, 2)}
+    event: Event = type(example).model_validate({**example.model_dump(), **changed})
     headers = to_headers(event, "github:a-delivery")
     headers["Nats-Msg-Id"] += copy
     await broker.js.publish(event.subject, event.model_dump_json().encode(), headers=headers)
@@ -78,10 +87,17 @@ async def told(process: asyncio.subprocess.Process) -> str:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("code", blocks("python"), ids=["nats-py", "FastStream"])
-async def test_an_example_acts_once_on_each_event(broker: Broker, tmp_path: Path, code: str) -> None:
-    for run, copy in ((1, ""), (1, "-copy"), (2, "")):
-        await publish(broker, run, copy)
-    surroundings = {"NATS_URL": broker.url(USER), "NATS_CONSUMER": streams.NOTIFIER}
+async def test_an_example_acts_once_on_each_event(
+    broker: Broker, tmp_path: Path, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NATS_URL_OPERATOR", broker.url("operator"))
+    monkeypatch.setenv("NATS_URL_READER", broker.url("reader"))
+    monkeypatch.chdir(tmp_path)
+    assert 0 == await asyncio.to_thread(main, ["subscribe", SUBSCRIBER, "events.deployment.>"])
+    await publish(broker, 9, name="build.finished")
+    for number, copy in ((1, ""), (1, "-copy"), (2, "")):
+        await publish(broker, number, copy)
+    surroundings = {"NATS_URL": broker.url(SUBSCRIBER), "NATS_CONSUMER": SUBSCRIBER}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code),
         env={**os.environ, **surroundings},
@@ -90,11 +106,11 @@ async def test_an_example_acts_once_on_each_event(broker: Broker, tmp_path: Path
     )
     try:
         async with asyncio.timeout(WAIT_S_MAX):
-            assert "github:run/1/1 failed" == await told(process)
-            assert "github:run/2/1 failed" == await told(process)
+            assert "github:deployment/1 deployment.status_changed" == await told(process)
+            assert "github:deployment/2 deployment.status_changed" == await told(process)
             await publish(broker, 2, "-copy")
-            await publish(broker, 3)
-            assert "github:run/3/1 failed" == await told(process)
+            await publish(broker, 3, name="deployment.created")
+            assert "github:deployment/3 deployment.created" == await told(process)
     finally:
         process.kill()
         await process.wait()

@@ -14,13 +14,18 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from ruamel.yaml import YAML
 
-from contracts import asyncapi, delivery, envelope, generate
+from cli import asyncapi, contracts
+from cli.main import main
+from contracts import delivery, envelope
 from contracts.delivery import Delivery, body_sha256
 from contracts.registry import EVENTS
+from runtime import ssot
 from tests.contracts.examples import FOLDER, each_example, event_of, stated, type_of
 from tests.providers.github.deliveries import SAMPLES, outcome
 
-DOCUMENT: dict[str, Any] = json.loads((FOLDER / generate.ASYNCAPI).read_bytes())
+SSOT = FOLDER.parent / "ssot"
+DOCUMENT: dict[str, Any] = json.loads((FOLDER / contracts.ASYNCAPI).read_bytes())
+WANTED = contracts.files(ssot.load(SSOT))
 
 
 def validator(name: str) -> Draft202012Validator:
@@ -28,42 +33,43 @@ def validator(name: str) -> Draft202012Validator:
 
 
 def test_the_committed_files_are_fresh() -> None:
-    assert [] == generate.stale_in(FOLDER)
+    assert [] == contracts.stale_in(FOLDER, WANTED)
 
 
-@pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of our own that holds fresh files."""
-    monkeypatch.setattr(generate, "FOLDER", tmp_path)
-    assert 0 == generate.main([])
-    return tmp_path
+def exported(*arguments: str) -> int:
+    return main(["contracts", "export", "--ssot", str(SSOT), *arguments])
 
 
 def test_what_is_changed_missing_or_too_much_is_named_and_mended(
-    copy: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert 0 == generate.main(["--check"])
-    with (copy / "asyncapi.yaml").open("a") as document:
+    assert 0 == exported(str(tmp_path))
+    assert 0 == exported(str(tmp_path), "--check")
+    with (tmp_path / "asyncapi.yaml").open("a") as document:
         document.write(" ")
-    (copy / "schemas" / "build.queued.json").unlink()
-    (copy / "schemas" / "build.exploded.json").write_text("{}")
-    stale = ["asyncapi.yaml", "schemas/build.exploded.json", "schemas/build.queued.json"]
-    assert stale == generate.stale_in(copy)
-    assert 1 == generate.main(["--check"])
+    (tmp_path / "openapi.yaml").write_text("{}")
+    (tmp_path / "schemas" / "build.queued.json").unlink()
+    (tmp_path / "schemas" / "build.exploded.json").write_text("{}")
+    stale = ["asyncapi.yaml", "openapi.yaml", "schemas/build.exploded.json", "schemas/build.queued.json"]
+    assert stale == contracts.stale_in(tmp_path, WANTED)
+    assert 1 == exported(str(tmp_path), "--check")
     said = capsys.readouterr().err
-    assert [True, True, True, False] == [
-        f"contracts/{name} is" in said for name in [*stale, "schemas/run.queued.json"]
+    assert [*[True] * 4, False] == [
+        f"{name} is stale" in said for name in [*stale, "schemas/run.queued.json"]
     ]
-    assert stale == generate.stale_in(copy)
-    assert 0 == generate.main([])
-    assert [] == generate.stale_in(copy)
+    assert stale == contracts.stale_in(tmp_path, WANTED)
+    assert 0 == exported(str(tmp_path))
+    assert [] == contracts.stale_in(tmp_path, WANTED)
 
 
-def test_a_word_that_is_no_option_changes_nothing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (copy / "asyncapi.yaml").unlink()
-    assert 2 == generate.main(["--chekc"])
-    assert "usage" in capsys.readouterr().err
-    assert ["asyncapi.yaml"] == generate.stale_in(copy)
+def test_another_ssot_gives_another_http_surface(tmp_path: Path) -> None:
+    (tmp_path / "ssot" / "providers").mkdir(parents=True)
+    (tmp_path / "ssot" / "providers" / "hub.yaml").write_text(
+        "name: hub\nprovider: github\nendpoint: /webhooks/hub\nsecrets: [A]\n"
+    )
+    assert 0 == main(["contracts", "export", str(tmp_path), "--ssot", str(tmp_path / "ssot")])
+    paths = json.loads((tmp_path / "openapi.yaml").read_bytes())["paths"]
+    assert "/webhooks/hub" in paths and "/webhooks/github" not in paths
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -114,7 +120,34 @@ def test_a_schema_refuses_what_the_decoder_refuses(wrong: dict[str, Any]) -> Non
 
 
 def test_the_asyncapi_document_is_yaml_as_it_is_json() -> None:
-    assert DOCUMENT == YAML(typ="safe").load(FOLDER / generate.ASYNCAPI)
+    assert DOCUMENT == YAML(typ="safe").load(FOLDER / contracts.ASYNCAPI)
+
+
+def test_the_document_is_faststreams_with_the_committed_schemas_in_its_place() -> None:
+    generated = asyncapi.from_faststream()
+    assert {name: channel["address"] for name, channel in generated["channels"].items()} == {
+        name: channel["address"] for name, channel in DOCUMENT["channels"].items() if name != "deliveries"
+    }
+    assert generated["info"] == DOCUMENT["info"]
+    for name, event in EVENTS.items():
+        (message,) = generated["channels"][name]["messages"].values()
+        payload = within(generated, within(generated, message)["payload"])
+        ours = DOCUMENT["components"]["messages"][event.__name__]["payload"]["schema"]
+        committed = json.loads((FOLDER / ours["$ref"]).read_bytes())
+        assert bare(payload)["properties"].keys() == committed["properties"].keys()
+        for field, schema in committed["properties"].items():
+            assert bare(payload["properties"][field]) == bare(schema), (name, field)
+        assert payload["required"] == committed["required"]
+
+
+def bare(schema: Any) -> Any:
+    """A schema without titles, and with references by the name of their target alone."""
+    if isinstance(schema, dict):
+        kept = {
+            key: bare(value) for key, value in schema.items() if key != "title" or not isinstance(value, str)
+        }
+        return {**kept, "$ref": kept["$ref"].rpartition("/")[2]} if "$ref" in kept else kept
+    return [bare(each) for each in schema] if isinstance(schema, list) else schema
 
 
 def test_each_event_has_a_channel_an_operation_and_a_message() -> None:
@@ -130,7 +163,11 @@ def test_each_event_has_a_channel_an_operation_and_a_message() -> None:
 
 def resolved(reference: dict[str, str]) -> Any:
     """What a reference within the document points to."""
-    found: Any = DOCUMENT
+    return within(DOCUMENT, reference)
+
+
+def within(document: Any, reference: dict[str, str]) -> Any:
+    found: Any = document
     for key in reference["$ref"].removeprefix("#/").split("/"):
         found = found[key]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,11 @@ def directory(tmp_path: Path, **files: str | bytes) -> Path:
 
 
 def refusal(tmp_path: Path, **files: str | bytes) -> str:
-    """Why these files are not taken."""
+    """Why these files are not taken, without the line."""
+    return re.sub(r"\.yaml:\d+: ", ".yaml: ", refusal_with_line(tmp_path, **files))
+
+
+def refusal_with_line(tmp_path: Path, **files: str | bytes) -> str:
     with pytest.raises(BadSettings) as refused:
         load_providers(directory(tmp_path, **files))
     return str(refused.value).replace(str(tmp_path), "ssot")
@@ -117,6 +122,35 @@ def test_what_is_no_plain_yaml_is_refused_in_one_line(
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            GITHUB + "\nname: github\n",
+            '5: found duplicate key "name": a key stands once, keep the right one',
+        ),
+        (
+            GITHUB + "unsinged: true\n",
+            "4: unsinged: Extra inputs are not permitted: remove it, or mend its name",
+        ),
+        (GITHUB + "events:\n  - push\n  - 7\n", "6: events.1: Input should be a valid string"),
+        ("secrets: []\n", " name: Field required: add it"),
+        (GITHUB.replace(": github", ": gitlab"), "1: name is 'gitlab', expected 'github'"),
+        (
+            GITHUB + "events: [push\n",
+            "5: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'",
+        ),
+    ],
+    ids=["a key twice", "an unknown key", "an item of a list", "a missing key", "a wrong name", "no YAML"],
+)
+def test_what_is_wrong_is_named_by_line_with_the_fix(tmp_path: Path, content: str, said: str) -> None:
+    assert f"ssot/providers/github.yaml:{said}" == refusal_with_line(tmp_path, github=content)
+
+
+def test_a_value_that_stands_beside_a_repeated_key_is_not_shown(tmp_path: Path) -> None:
+    assert "hunter2" not in refusal(tmp_path, github=GITHUB + "secrets: [hunter2]\n")
+
+
 def test_one_wrong_file_among_good_ones_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path, github=GITHUB, plane=GITHUB).startswith(
         "ssot/providers/plane.yaml: name is 'github'"
@@ -125,7 +159,7 @@ def test_one_wrong_file_among_good_ones_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (directory(tmp_path) / "providers" / "github.yaml").mkdir()
-    with pytest.raises(BadSettings, match=r"github\.yaml cannot be read: Is a directory"):
+    with pytest.raises(BadSettings, match=r"github\.yaml: cannot be read: Is a directory"):
         load_providers(tmp_path)
 
 
@@ -135,4 +169,4 @@ def test_a_directory_without_files_is_named_and_so_is_the_setting(tmp_path: Path
         directory(tmp_path)
     with pytest.raises(BadSettings) as refused:
         load_providers(tmp_path)
-    assert f"{tmp_path / 'providers'} holds no YAML file: is ODOOOPS_SSOT_DIR right?" == str(refused.value)
+    assert f"{tmp_path / 'providers'}: holds no YAML file: is ODOOOPS_SSOT_DIR right?" == str(refused.value)

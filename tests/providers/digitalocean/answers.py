@@ -16,7 +16,7 @@ from contracts.observation import observation, observed_body, observed_kind
 from providers.digitalocean import PROVIDER
 from providers.digitalocean.items import items
 from providers.port import Item, Unintelligible
-from runtime.ssot import load_environments
+from runtime.ssot import load
 from tests.providers.driving import NOW, delivery_of, events_of, source_of
 
 FIXTURES = Path(__file__).with_name("fixtures")
@@ -51,7 +51,7 @@ REFUSED: Mapping[str, str] = {
 PASSWORD = "SAMPLE-PASSWORD-NOT-REAL"
 USER = "doadmin"
 SOURCE = source_of(
-    PROVIDER, environments=load_environments(Path(__file__).parents[3] / "ssot"), poll_interval_s=3600
+    PROVIDER, environments=load(Path(__file__).parents[3] / "ssot").environments, poll_interval_s=3600
 )
 FETCHED_AT = NOW
 

@@ -1,7 +1,7 @@
 """The AsyncAPI document: what is on the bus, for people and tools that do not read Python.
 
-Built from the registry and from the headers that envelope.py and delivery.py write; contracts/generate.py
-puts it into asyncapi.yaml.
+FastStream makes it of the registry's events. Laid over it is what FastStream cannot know: the CloudEvents headers, the
+log of deliveries, the committed schemas, and that whoever reads this subscribes where we publish.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from faststream.nats import NatsBroker
+from faststream.specification import AsyncAPI
+
 from contracts import delivery, envelope
 from contracts.envelope import Event
 from contracts.registry import EVENTS
 
+TITLE = "OdooOps"
 VERSION = "1.0.0"
 SCHEMA_FORMAT = "application/schema+json;version=2020-12"
 
@@ -47,6 +51,13 @@ DELIVERY_HEADERS: Mapping[str, Json] = {
 }
 _OPTIONAL = {delivery.VERIFIED_BY, delivery.BODY_OBJECT}
 
+SERVER = "nats"
+_SERVER: Json = {
+    "host": "{host}:{port}",
+    "protocol": "nats",
+    "description": "NATS with JetStream: events in the stream EVENTS, deliveries in DELIVERIES.",
+    "variables": {"host": {"default": "localhost"}, "port": {"default": "4222"}},
+}
 _ABOUT = """\
 Facts that OdooOps understood from what other systems told it, as CloudEvents 1.0 in NATS binary mode, and the \
 log of deliveries that they come from. Written from the subscriber's side. Events arrive at least once and in \
@@ -58,20 +69,14 @@ a delivery means may be understood better tomorrow, what an event means stays.""
 
 def document() -> Json:
     """The whole AsyncAPI document."""
+    generated = from_faststream()
     return {
-        "asyncapi": "3.0.0",
-        "info": {"title": "OdooOps", "version": VERSION, "description": _ABOUT},
-        "defaultContentType": envelope.CONTENT_TYPE,
-        "servers": {
-            "nats": {
-                "host": "{host}:{port}",
-                "protocol": "nats",
-                "description": "NATS with JetStream: events in the stream EVENTS, deliveries in DELIVERIES.",
-                "variables": {"host": {"default": "localhost"}, "port": {"default": "4222"}},
-            }
-        },
+        "asyncapi": generated["asyncapi"],
+        "info": generated["info"],
+        "defaultContentType": generated["defaultContentType"],
+        "servers": {SERVER: _SERVER},
         "channels": {
-            **{name: _channel(event) for name, event in EVENTS.items()},
+            **{name: _channel(event, generated["channels"][name]) for name, event in EVENTS.items()},
             "deliveries": _deliveries(),
         },
         "operations": {
@@ -108,14 +113,26 @@ def document() -> Json:
     }
 
 
+def from_faststream() -> Json:
+    """What FastStream makes of a broker that publishes every type of event."""
+    broker = NatsBroker()
+    for name, event in EVENTS.items():
+        broker.publisher(f"{envelope.SUBJECT_ROOT}.{name}", title=name, schema=event)
+    specification = AsyncAPI(broker, title=TITLE, version=VERSION, description=_ABOUT)
+    made: Json = specification.to_specification().to_jsonable()
+    return made
+
+
 def summary_of(event: type[Event]) -> str:
     """The first line of an event's docstring."""
     return (event.__doc__ or "").strip().partition("\n")[0]
 
 
-def _channel(event: type[Event]) -> Json:
+def _channel(event: type[Event], generated: Json) -> Json:
+    # Its binding is left out: AsyncAPI's own one for NATS has no properties on a channel.
     return {
-        "address": f"{envelope.SUBJECT_ROOT}.{event.type}",
+        "address": generated["address"],
+        "servers": [{"$ref": f"#/servers/{SERVER}"}],
         "messages": {event.__name__: {"$ref": f"#/components/messages/{event.__name__}"}},
     }
 
