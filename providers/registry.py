@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from contracts.ssot import BadSsot, ProviderFile, Ssot
-from providers import github, odooops
+from providers import github, odooops, plane, slack
 from providers.port import Provider, Source
 
 PROVIDERS: Mapping[str, Provider] = {
-    provider.name: provider for provider in (github.PROVIDER, odooops.PROVIDER)
+    provider.name: provider
+    for provider in (github.PROVIDER, odooops.PROVIDER, plane.PROVIDER, slack.PROVIDER)
 }
 
 
