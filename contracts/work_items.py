@@ -17,9 +17,8 @@ WorkItemStatus = Literal["open", "in_progress", "done", "cancelled"]
 class WorkItemEvent(Event):
     """A sight of one work item. `ref` is the item: `github:<org>/<repo>#<n>`.
 
-    `stated` says whether the sender showed the shared group (title to merged_at) in full, `named` whether it showed
-    status, labels and assignees by name and not by bare ids. Where one of them is false, its fields mean nothing
-    and no read model takes them.
+    `stated` says whether the sender showed the shared group (title to merged_at) in full; where it did not, those
+    fields mean nothing and no read model takes them.
     """
 
     service: ClassVar[str] = "work"
@@ -43,7 +42,11 @@ class WorkItemEvent(Event):
     title: str | None = None
     state_id: str | None = None
     """The provider's id of the state, where states are things with ids: shown even where their names are not."""
-    named: bool = True
+    named: bool | None = None
+    """False where states, labels and assignees were shown by their ids only: then status to assignees mean nothing.
+
+    Null where the system shows no bare ids.
+    """
     status: WorkItemStatus | None = None
     provider_status: str | None = None
     labels: list[str] = []

@@ -107,7 +107,7 @@ def _sight(statement: Statement[WorkItemEvent]) -> WorkItem:
             "archived_at": event.archived_at,
             "merged_at": event.merged_at,
         }
-    if event.stated and event.named:
+    if event.stated and event.named is not False:
         stated |= {
             "named_version": statement.version,
             "named_state_id": event.state_id,

@@ -14,6 +14,7 @@ from contracts.work_items import (
     WorkItemClosed,
     WorkItemCommented,
     WorkItemDeleted,
+    WorkItemEvent,
     WorkItemOpened,
     WorkItemReopened,
     WorkItemUpdated,
@@ -78,10 +79,10 @@ def page(**fields: Any) -> dict[str, Any]:
         ("archived", WorkItemUpdated),
     ],
 )
-def test_both_spellings_of_an_action_mean_one_thing(action: str, event: type) -> None:
+def test_both_spellings_of_an_action_mean_one_thing(action: str, event: type[WorkItemEvent]) -> None:
     found = only(v1(action=action))
 
-    assert event is type(found)
+    assert type(found) is event
     assert found.change in ("created", "updated", "deleted", "archived")
 
 
