@@ -37,7 +37,7 @@ def _time(value: object) -> object:
 
 def _utc(at: datetime | None) -> datetime | None:
     """The same time in UTC, which the API writes in the zone of its user: one fact has one text."""
-    return None if at is None else from_micros(micros(at))
+    return at if at is None or not at.utcoffset() else from_micros(micros(at))
 
 
 Text = Annotated[str | None, BeforeValidator(_null)]

@@ -48,6 +48,7 @@ STATUSES: Mapping[str, WorkItemStatus] = {
 """The normalised state by the group of a state: its name is the team's own word."""
 
 ENDED = ("done", "cancelled")
+RANKS: Mapping[type[WorkItemEvent], int] = {WorkItemOpened: OPENED, WorkItemClosed: CLOSED}
 STATE_FIELDS = ("state", "state_id")
 SHARED_GROUP = frozenset(("name", "priority"))
 SETTLED = timedelta(seconds=SETTLED_S)
@@ -66,7 +67,6 @@ def work_item(payload: ItemPayload, change: Change) -> list[Event]:
     if change.verb == DELETED or item.deleted_at:
         return [_departure(item, change)]
     event = _type(item, change)
-    rank = {WorkItemOpened: OPENED, WorkItemClosed: CLOSED}.get(event, OTHER)
     return [
         _sight(
             event,
@@ -75,7 +75,7 @@ def work_item(payload: ItemPayload, change: Change) -> list[Event]:
             change.options,
             uuid=_item_id(item.id or payload.entity_id),
             at=item.updated_at or change.delivery.received_at,
-            rank=rank,
+            rank=RANKS.get(event, OTHER),
             actor=payload.actor or _doer(item, change),
             fact=change.fact,
             change=change.verb,
@@ -196,7 +196,7 @@ def _sight(
     """An event about the work item `uuid`, of which `item` is what was shown."""
     project = _project(item)
     stated = _is_stated(item)
-    named = stated and _is_named(item)
+    names = _names(item) if stated else None
     return event(
         source=delivery.source,
         ref=item_ref(uuid),
@@ -211,9 +211,9 @@ def _sight(
         author=_id(item.created_by) or item.created_by_id,
         created_at=item.created_at,
         stated=stated,
-        named=named,
+        named=names is not None,
         **(_shared_group(item) if stated else {}),
-        **(_names(item) if named else {}),
+        **(names or {}),
         **more,
     )
 
@@ -222,12 +222,6 @@ def _is_stated(item: Item) -> bool:
     """Whether the shared group is shown in full."""
     shown = item.model_fields_set
     return item.name is not None and SHARED_GROUP <= shown and not shown.isdisjoint(STATE_FIELDS)
-
-
-def _is_named(item: Item) -> bool:
-    """Whether state, labels and assignees are shown by name. None of any is shown by every format."""
-    state = item.state.name is not None if isinstance(item.state, State) else _state_id(item) is None
-    return state and _names_of(item.labels, item.label_ids) is not None and _people(item) is not None
 
 
 def _shared_group(item: Item) -> dict[str, Any]:
@@ -242,12 +236,17 @@ def _shared_group(item: Item) -> dict[str, Any]:
     }
 
 
-def _names(item: Item) -> dict[str, Any]:
-    people = _people(item) or []
+def _names(item: Item) -> dict[str, Any] | None:
+    """State, labels and assignees by name; None where one of them is shown by its id only, or not at all."""
+    state = item.state if isinstance(item.state, State) else None
+    nameless = state.name is None if state else _state_id(item) is not None
+    labels, people = _labels(item), _people(item)
+    if nameless or labels is None or people is None:
+        return None
     return {
         "status": _status(item),
-        "provider_status": item.state.name if isinstance(item.state, State) else None,
-        "labels": _names_of(item.labels, item.label_ids) or [],
+        "provider_status": state.name if state else None,
+        "labels": labels,
         "assignee": people[0] if people else None,
         "assignees": people,
     }
@@ -259,12 +258,12 @@ def _status(item: Item) -> WorkItemStatus | None:
     return STATUSES.get(group or "") or ("done" if item.completed_at else None)
 
 
-def _names_of(shown: list[Named | str] | None, ids: list[str] | None) -> list[str] | None:
-    """The names, in an order of their own since Plane promises none; None where only ids are shown, or nothing."""
-    if shown is None:
-        return [] if ids == [] else None
-    names = [each.name for each in shown if isinstance(each, Named) and each.name]
-    return sorted(names) if len(names) == len(shown) else None
+def _labels(item: Item) -> list[str] | None:
+    """The labels' names, in an order of their own since Plane promises none; None where only ids are shown."""
+    if item.labels is None:
+        return [] if item.label_ids == [] else None
+    names = [each.name for each in item.labels if isinstance(each, Named) and each.name]
+    return sorted(names) if len(names) == len(item.labels) else None
 
 
 def _people(item: Item) -> list[str] | None:
