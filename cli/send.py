@@ -39,12 +39,15 @@ class Parcel:
 
 
 def run(servers: Servers, parcel: Parcel, url: str | None, secret_env: str | None) -> bool:
-    """Post a parcel and print the answer; whether it was taken. `url` is another ingest than the folder's."""
+    """Post a parcel and print the answer; whether it was taken. `url` is another ingest than the folder's.
+
+    A provider may be answered in words of its own, without `ok`.
+    """
     source = source_of(servers, parcel.source)
     secret = secret_for(servers, source, secret_env, elsewhere=url is not None)
     status, answer = post(url or servers.state.http_url, parcel, source, secret)
     terminal.print_json(answer)
-    return status == 200 and answer.get("ok") is True
+    return status == 200 and answer.get("ok", True) is True
 
 
 def source_of(servers: Servers, name: str) -> Source:

@@ -45,6 +45,7 @@ EVENTS: Mapping[str, type[Event]] = {
         work_items.WorkItemDeleted,
         work_items.WorkItemCommented,
         work_items.WorkItemObserved,
+        work_items.ProjectChanged,
         runs.RunQueued,
         runs.RunStarted,
         runs.RunFinished,

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime
 
-from contracts.envelope import Event
+from contracts.envelope import Event, Level
 from contracts.version import Int64
 
 WorkItemKind = Literal["issue", "pull_request", "task"]
@@ -17,8 +17,8 @@ WorkItemStatus = Literal["open", "in_progress", "done", "cancelled"]
 class WorkItemEvent(Event):
     """A sight of one work item. `ref` is the item: `github:<org>/<repo>#<n>`.
 
-    `stated` says whether the sender showed the shared group (title to closed_at) in full; where it did not,
-    those fields mean nothing and no read model takes them.
+    `stated` says whether the sender showed the shared group (title to merged_at) in full; where it did not, those
+    fields mean nothing and no read model takes them.
     """
 
     service: ClassVar[str] = "work"
@@ -27,6 +27,7 @@ class WorkItemEvent(Event):
     kind: WorkItemKind
     external_id: str
     project: str
+    """The provider's name or id of it; empty where the sender did not say: some deletions."""
     project_id: Int64 | None = None
     number: Int64 | None = None
     url: str | None = None
@@ -39,6 +40,13 @@ class WorkItemEvent(Event):
 
     stated: bool
     title: str | None = None
+    state_id: str | None = None
+    """The provider's id of the state, where states are things with ids: shown even where their names are not."""
+    named: bool | None = None
+    """False where states, labels and assignees were shown by their ids only: then status to assignees mean nothing.
+
+    Null where the system shows no bare ids.
+    """
     status: WorkItemStatus | None = None
     provider_status: str | None = None
     labels: list[str] = []
@@ -63,7 +71,7 @@ class WorkItemEvent(Event):
 
     @property
     def correlation(self) -> str | None:
-        return self.head_sha
+        return self.head_sha if self.pull_request_stated else None
 
     @property
     def summary(self) -> str:
@@ -118,3 +126,32 @@ class WorkItemCommented(WorkItemEvent):
 
     comment_id: Int64 | str
     comment_url: str | None = None
+
+
+class ProjectChanged(Event):
+    """A project that holds work items was created, changed or deleted: `change` says what. `ref`: `plane:project/<id>`.
+
+    Nobody tells of the items of a deleted project: only a poll finds that they are gone.
+    """
+
+    type: ClassVar[str] = "project.changed"
+    service: ClassVar[str] = "work"
+
+    change: str
+    detail: str | None = None
+    """Which field of it changed."""
+    project: str
+    """The provider's id of it."""
+    name: str | None = None
+    identifier: str | None = None
+    """What the numbers of its items begin with: OPS."""
+    archived: bool | None = None
+
+    @property
+    def level(self) -> Level:
+        return "warn" if self.change == "deleted" else "info"
+
+    @property
+    def summary(self) -> str:
+        what = f"{self.change} {self.detail}" if self.detail else self.change
+        return f"{self.name or self.project}: project {what}"

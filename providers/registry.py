@@ -7,7 +7,19 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from contracts.ssot import BadSsot, ProviderFile, Ssot
-from providers import cloudevents, digitalocean, generic, github, mailgun, odooops, standard, supabase, vercel
+from providers import (
+    cloudevents,
+    digitalocean,
+    generic,
+    github,
+    mailgun,
+    odooops,
+    plane,
+    slack,
+    standard,
+    supabase,
+    vercel,
+)
 from providers.port import Provider, Source
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -19,6 +31,8 @@ PROVIDERS: Mapping[str, Provider] = {
         github.PROVIDER,
         mailgun.PROVIDER,
         odooops.PROVIDER,
+        plane.PROVIDER,
+        slack.PROVIDER,
         standard.PROVIDER,
         supabase.PROVIDER,
         vercel.PROVIDER,

@@ -1,4 +1,9 @@
-"""ops.work_items: one row per issue, pull request or task. Nothing removes a row: see `deleted_at`."""
+"""ops.work_items: one row per issue, pull request or task. Nothing removes a row: see `deleted_at`.
+
+A ref begins with its system's name, so GitHub and Plane never speak of one row: a column that only one of them knows
+is NULL in the rows of the other and can wipe nothing out.
+Read what counts now (status, deleted, archived) from the view ops.work_items_now.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
+from contracts.polls import ListingCompleted
 from contracts.version import Version, from_micros
 from contracts.work_items import (
     WorkItemClosed,
@@ -30,12 +36,18 @@ from read_models.port import (
     on,
 )
 
+NAMED = latest("named_version")
 OF_PULL_REQUEST = latest("pull_request_version")
+
+LISTED_KINDS = frozenset(("work_item", "issue", "pull_request"))
+"""Kinds of listings whose refs are work items."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkItem:
-    """An item. Two groups: what every full sight states, and what only a pull request's payload states."""
+    """An item. Three groups: what every full sight states, what it states where it shows names and not bare ids, and
+    what only a pull request's payload states.
+    """
 
     work_item_ref: Annotated[str, KEY]
     system: Annotated[str | None, FACT] = None
@@ -49,15 +61,22 @@ class WorkItem:
     created_at: Annotated[datetime | None, EARLIEST] = None
     version: Annotated[Version, VERSION] = ()
     title: Annotated[str | None, LATEST] = None
-    status: Annotated[str | None, LATEST] = None
-    provider_status: Annotated[str | None, LATEST] = None
-    labels: Annotated[list[str] | None, LATEST] = None
-    assignee: Annotated[str | None, LATEST] = None
-    assignees: Annotated[list[str] | None, LATEST] = None
+    state_id: Annotated[str | None, LATEST] = None
+    """The state that the item is in. Where it is not `named_state_id`, `status` is that of an older state."""
+    priority: Annotated[str | None, LATEST] = None
+    item_type: Annotated[str | None, LATEST] = None
     milestone: Annotated[str | None, LATEST] = None
     updated_at: Annotated[datetime | None, LATEST] = None
     closed_at: Annotated[datetime | None, LATEST] = None
+    archived_at: Annotated[datetime | None, LATEST] = None
     merged_at: Annotated[datetime | None, LATEST] = None
+    named_version: Annotated[Version, VERSION] = ()
+    named_state_id: Annotated[str | None, NAMED] = None
+    status: Annotated[str | None, NAMED] = None
+    provider_status: Annotated[str | None, NAMED] = None
+    labels: Annotated[list[str] | None, NAMED] = None
+    assignee: Annotated[str | None, NAMED] = None
+    assignees: Annotated[list[str] | None, NAMED] = None
     pull_request_version: Annotated[Version, VERSION] = ()
     draft: Annotated[bool | None, OF_PULL_REQUEST] = None
     head_ref: Annotated[str | None, OF_PULL_REQUEST] = None
@@ -65,8 +84,10 @@ class WorkItem:
     base_ref: Annotated[str | None, OF_PULL_REQUEST] = None
     last_event_at: Annotated[datetime | None, GREATEST] = None
     """The newest provider time at which the item was spoken of."""
+    last_seen_at: Annotated[datetime | None, GREATEST] = None
+    """When the newest complete listing that shows it was begun."""
     deleted_at: Annotated[datetime | None, GREATEST] = None
-    """Counts only while nothing newer was stated: the view work_items_now says so."""
+    """Counts only while nothing newer was stated or listed: the view work_items_now says so."""
     moved_to: Annotated[str | None, FACT] = None
 
 
@@ -77,15 +98,24 @@ def _sight(statement: Statement[WorkItemEvent]) -> WorkItem:
         stated = {
             "version": statement.version,
             "title": event.title,
+            "state_id": event.state_id,
+            "priority": event.priority,
+            "item_type": event.item_type,
+            "milestone": event.milestone,
+            "updated_at": event.updated_at,
+            "closed_at": event.closed_at,
+            "archived_at": event.archived_at,
+            "merged_at": event.merged_at,
+        }
+    if event.stated and event.named is not False:
+        stated |= {
+            "named_version": statement.version,
+            "named_state_id": event.state_id,
             "status": event.status,
             "provider_status": event.provider_status,
             "labels": event.labels,
             "assignee": event.assignee,
             "assignees": event.assignees,
-            "milestone": event.milestone,
-            "updated_at": event.updated_at,
-            "closed_at": event.closed_at,
-            "merged_at": event.merged_at,
         }
     if event.pull_request_stated:
         stated |= {
@@ -102,7 +132,7 @@ def _sight(statement: Statement[WorkItemEvent]) -> WorkItem:
         system=event.system,
         kind=event.kind,
         external_id=event.external_id,
-        project_ref=event.project,
+        project_ref=event.project or None,
         project_id=event.project_id,
         number=event.number,
         url=event.url,
@@ -111,6 +141,13 @@ def _sight(statement: Statement[WorkItemEvent]) -> WorkItem:
         last_event_at=from_micros(event.moment[1]),
         **stated,
     )
+
+
+def _listed(statement: Statement[ListingCompleted]) -> list[WorkItem] | None:
+    listing = statement.event
+    if listing.kind not in LISTED_KINDS:
+        return None
+    return [WorkItem(work_item_ref=ref, last_seen_at=listing.started_at) for ref in listing.refs]
 
 
 READ_MODEL = ReadModel(
@@ -125,6 +162,7 @@ READ_MODEL = ReadModel(
         WorkItemCommented,
         WorkItemObserved,
         fold=_sight,
-    ),
+    )
+    | on(ListingCompleted, fold=_listed),
     ref_column="work_item_ref",
 )

@@ -296,6 +296,7 @@ def test_a_second_secret_counts_beside_the_folders_own(tmp_path: Path) -> None:
     second = {"GITHUB_WEBHOOK_SECRET_2": "the next one"}
     with running(data_dir, env=second) as up:
         assert up.state["secret_files"]["GITHUB_WEBHOOK_SECRET"] == str(own)
+        assert "GITHUB_WEBHOOK_SECRET_2" not in up.state["secret_files"]
         sent = odooops(up, "send", str(ISSUE), "--event", "issues")
         assert sent.returncode == 0, sent.stdout
         by_second = ("send", str(ISSUE), "--event", "issues", "--secret-env", "GITHUB_WEBHOOK_SECRET_2")

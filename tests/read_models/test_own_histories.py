@@ -33,7 +33,7 @@ from contracts.secret_sync import SecretSyncFinished, SecretSyncStarted
 from contracts.version import moment
 from services.projector.understand import understand
 from tests.contracts.examples import FOLDER, event_of
-from tests.read_models.histories import NOON, SAID_AT, after, folded, in_any_order
+from tests.read_models.saying import NOON, SAID_AT, after, folded, in_any_order
 from tests.samples import SOURCES
 
 BACKUP: dict[str, Any] = {"backup_id": "b-1", "database": "shop"}

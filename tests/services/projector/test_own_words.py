@@ -31,7 +31,7 @@ from services.projector.understand import understand
 from services.projector.write import Sql, Writer
 from tests.conftest import Broker
 from tests.contracts.examples import EXAMPLES, event_of
-from tests.read_models.histories import NOON, SAID_AT, after
+from tests.read_models.saying import NOON, SAID_AT, after
 from tests.samples import SOURCES
 from tests.servers import Database
 from tests.services.projector.running import event_ids, project_all, store_batch

@@ -1,0 +1,36 @@
+"""What a page of Plane's API shows: one delivery for each work item.
+
+Ask with `expand=state,labels,assignees`: without, an item shows ids where people expect names.
+"""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from contracts.observation import observed_body
+from contracts.text import NotJson, parse
+from providers.plane.normalize import WORK_ITEM
+from providers.plane.payloads import Page
+from providers.plane.work_items import item_ref
+from providers.port import Item, Unintelligible, problems_of
+
+WORK_ITEMS = "work_items"
+
+
+def items(kind: str, scope: str, body: bytes) -> list[Item]:
+    """The work items of a page. Nothing in them is secret."""
+    if kind != WORK_ITEMS:
+        raise Unintelligible("no_such_kind", f"Plane is read for {WORK_ITEMS} only.")
+    try:
+        page = parse(Page, body)
+    except NotJson as error:
+        raise Unintelligible("not_json", f"The answer cannot be read: {error}.") from None
+    except ValidationError as error:
+        raise Unintelligible("shape_mismatch", f"This is not a list: {problems_of(error)}.") from None
+    found = []
+    for shown in page.results:
+        name = shown.get("id")
+        if not isinstance(name, str) or not name:
+            raise Unintelligible("shape_mismatch", "A work item in the list has no id.")
+        found.append(Item(ref=item_ref(name), kind=WORK_ITEM, body=observed_body(scope, shown)))
+    return found
