@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import sys
 import time
@@ -11,7 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,47 +27,52 @@ SETTLE_S_MAX = 30.0
 """How long the samples may take from the last answer to the last row."""
 LOOK_EVERY_S = 0.1
 ROWS_SHOWN_MAX = 8
-CELL_CHARS_MAX = 48
-MESSAGE_CHARS_MAX = 72
+CELL_CHARS_MAX = 66
+"""With the longest of them a line of the timeline fits 120 columns."""
+LINE_CHARS_MAX = 116
 STATEMENT_MS_MAX = 10_000
 COMMIT = "8d1f6c0"
 """The commit that the story is about."""
+LEGEND = """
+duplicate: known already, and folded once     conflict: a known id with another body, which changes nothing
+ignored: kept, and no table shows it yet      Each by itself: odooops deliveries list"""
 TO_SIGN = "github/04-issues.labeled.json"
 """The sample that a person may send by hand."""
 
 TABLES = {
     "ops.builds": """
 SELECT repository, workflow, branch, env, status, duration_s, left(commit_sha, 7) AS commit
-FROM ops.builds ORDER BY created_at DESC""",
-    "ops.deployments_now": """
-SELECT source, COALESCE(project, repository) AS what, environment, env, status, superseded, live,
-    left(commit_sha, 7) AS commit, replace(same_as, 'vercel:url/', '') AS same_as
+FROM ops.builds ORDER BY created_at DESC NULLS LAST""",
+    "ops.deployments_now: one deployment may have two reporters, and same_as links them": """
+SELECT source, split_part(repository, '/', 2) AS repository, environment, env, status, superseded, live,
+    left(commit_sha, 7) AS commit, split_part(replace(same_as, 'vercel:url/', ''), '.', 1) AS same_as
 FROM ops.deployments_now ORDER BY created_at DESC, source""",
     "ops.work_items_now": """
-SELECT work_item_ref, kind, status, title, labels, deleted
+SELECT regexp_replace(work_item_ref, '^(plane:.{8}).*', '\\1…') AS work_item_ref, kind, status, title, labels, deleted
 FROM ops.work_items_now ORDER BY updated_at DESC NULLS LAST, work_item_ref""",
     "ops.mail_events": """
-SELECT stamp, domain, event, env, transport, code, message_id
-FROM ops.mail_events ORDER BY stamp""",
-    "ops.do_droplets_now and do_databases_now": """
+SELECT stamp, domain, event, env, transport, code, tags FROM ops.mail_events ORDER BY stamp""",
+    "ops.do_droplets_now, ops.do_databases_now": """
 SELECT 'droplet' AS kind, name, env, status, region, size_slug, gone FROM ops.do_droplets_now
 UNION ALL SELECT 'database', name, env, status, region, size_slug, gone FROM ops.do_databases_now
 ORDER BY kind DESC, name""",
-    "ops.policy_gate_runs, backups and healthcheck_runs": """
+    "ops.policy_gate_runs, ops.backups, ops.healthcheck_runs": """
 SELECT 'gate' AS kind, gate AS name, env, status, left(correlation_id, 7) AS commit, last_run_at AS at
     FROM ops.policy_gate_runs
 UNION ALL SELECT 'backup', backup_id, env, status, left(correlation_id, 7), finished_at FROM ops.backups
 UNION ALL SELECT 'healthcheck', target, env, status, NULL, checked_at FROM ops.healthcheck_runs
 ORDER BY at""",
-    "ops.integrations_view": """
-SELECT key, category, declared_status, observed_status, status, gone
-FROM ops.integrations_view ORDER BY observed_status IS NULL, status, key""",
-    "ops.platform_events, of senders without a table": """
-SELECT occurred_at, source, event_type, level, message
-FROM ops.platform_events WHERE service IN ('external', 'data') ORDER BY occurred_at, message""",
+    "ops.integrations_view: what was observed counts more than what SSOT declares": """
+SELECT key, category, provider, declared_status, observed_status, status, gone
+FROM ops.integrations_view WHERE key IN ('sentry', 'stripe', 'supabase') ORDER BY key""",
+    "ops.platform_events: everything is here, these have no table of their own": """
+SELECT occurred_at, event_type, message
+FROM ops.platform_events WHERE event_type = 'external.received' OR event_type LIKE 'row.%'
+ORDER BY occurred_at, message""",
 }
 """What is shown, by its title. The other tables are left to `odooops sql`."""
 
+_SHA = re.compile(r"\b([0-9a-f]{7})[0-9a-f]{33}\b")
 _ENDS = """
 SELECT source, via, status, count(*) AS n FROM ops.deliveries WHERE stream_seq > :before GROUP BY 1, 2, 3
 """
@@ -75,7 +80,9 @@ _PARKED = """
 SELECT source, kind, reason, stream_seq FROM ops.deliveries
 WHERE stream_seq > :before AND status = 'parked' ORDER BY stream_seq LIMIT 1
 """
-_MESSAGES = "SELECT status, text, occurred_at FROM notify.messages ORDER BY occurred_at, ref, kind LIMIT :limit"
+_MESSAGES = (
+    "SELECT status, text, occurred_at FROM notify.messages ORDER BY occurred_at, ref, kind LIMIT :limit"
+)
 
 
 class DemoFailed(Trouble):
@@ -146,60 +153,72 @@ async def _print_sent(connection: AsyncConnection, sent: Sent, before: int) -> N
         for end in ends:
             if end.source == way.source and end.via in way.vias:
                 became[end.status] += end.n
-        became["duplicate"] = count - became.total()
+        known = count - became.total()
+        became["duplicate" if known == 1 else "duplicates"] = known
         words = [f"{n} {word}" for word, n in became.items() if n > 0]
-        lines.append((way.source, way.words, count, ", ".join(words) or "nothing to say"))
+        lines.append((way.source, way.words, count, ", ".join(words) or "nothing changed"))
     lines += [(name, "", 0, f"left out, {why}") for name, why in sent.left_out.items()]
     columns = ("source", "came by", "sent", "became")
-    terminal.console().print()
-    terminal.console().print(terminal.table(columns, lines, title="Deliveries"))
+    out = terminal.console()
+    out.print()
+    out.print(terminal.table(columns, lines, title="Deliveries, each as its sender makes and signs it"))
+    out.print(LEGEND)
 
 
 async def _print_table(connection: AsyncConnection, title: str, statement: str) -> None:
     found = await connection.execute(text(f"{statement} LIMIT :limit"), {"limit": ROWS_SHOWN_MAX + 1})
     rows = [tuple(row) for row in found]
-    shown = rows[:ROWS_SHOWN_MAX]
-    if len(rows) > len(shown):
+    if len(rows) > ROWS_SHOWN_MAX:
         title += f" (the first {ROWS_SHOWN_MAX})"
-    terminal.console().print()
-    terminal.console().print(
-        terminal.table(list(found.keys()), shown, title=title, cell_chars_max=CELL_CHARS_MAX)
+    out = terminal.console()
+    out.print()
+    out.print(
+        terminal.table(list(found.keys()), rows[:ROWS_SHOWN_MAX], title=title, cell_chars_max=CELL_CHARS_MAX)
     )
 
 
 async def _print_messages(connection: AsyncConnection) -> None:
+    """One line for each message, under what became of it."""
     out = terminal.console()
-    out.print("\nSlack messages", style="italic")
-    messages = (await connection.execute(text(_MESSAGES), {"limit": ROWS_SHOWN_MAX})).all()
-    if not messages:
-        out.print("  none")
     too_old = datetime.now(UTC) - timedelta(seconds=streams.NOTIFY_AGE_S_MAX)
-    for status, said, occurred_at in messages:
-        word = status
-        if status == "dry_run":
-            then = "too old, only recorded" if occurred_at < too_old else "posted"
+    told: dict[str, list[str]] = {}
+    for row in await connection.execute(text(_MESSAGES), {"limit": ROWS_SHOWN_MAX}):
+        word = row.status
+        if word == "dry_run":
+            then = "too old, only recorded" if row.occurred_at < too_old else "posted"
             word = f"dry run; with credentials: {then}"
-        indented = terminal.clean(said, keep_lines=True).strip().replace("\n", "\n  │ ")
-        out.print(f"  ({word})\n  │ {indented}")
+        told.setdefault(word, []).append(_one_line(row.text))
+    for word, lines in (told or {"none": []}).items():
+        out.print(f"\nSlack messages ({word})", style="italic")
+        for line in lines:
+            out.print(f"  {_cut(terminal.clean(line))}")
 
 
 async def _print_trace(servers: Servers) -> None:
     rows, _ = await trace.timeline(servers, COMMIT)
-    shown = [tuple(_brief(row, name) for name in ("occurred_at", "what", "env", "message")) for row in rows]
-    terminal.console().print()
-    terminal.console().print(
+    lines = [
+        (f"{row['occurred_at']:%m-%d %H:%M:%S}", row["what"], row["env"], _one_line(row["message"]))
+        for row in rows
+    ]
+    out = terminal.console()
+    out.print()
+    out.print(
         terminal.table(
-            ("at", "what", "env", "message"),
-            shown,
-            title=f"odooops trace {COMMIT}: one commit, whoever spoke of it",
-            cell_chars_max=MESSAGE_CHARS_MAX,
+            ("at (UTC)", "what", "env", "message"),
+            lines,
+            title=f"odooops trace {COMMIT}: one commit, whoever speaks of it",
+            cell_chars_max=CELL_CHARS_MAX,
         )
     )
 
 
-def _brief(row: dict[str, Any], name: str) -> object:
-    value = row[name]
-    return value.partition("\n")[0] if isinstance(value, str) else value
+def _one_line(said: str) -> str:
+    """A message of several lines as one, its commits shortened."""
+    return _SHA.sub(r"\1", " · ".join(said.strip().split("\n")))
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LINE_CHARS_MAX else f"{line[: LINE_CHARS_MAX - 1]}…"
 
 
 def _print_next(servers: Servers, running: State) -> None:
@@ -218,9 +237,10 @@ def _print_next(servers: Servers, running: State) -> None:
 What to try next, in another terminal:
 
   {command} status{here}
-  {command} deliveries list{here} --source mailgun
-  {command} trace{here} {COMMIT}
-  {command} sql{here} "SELECT * FROM ops.freshness_now"
+  {command} deliveries list{here} --status conflict
+  {command} trace{here} 20260203192638.000be97f99f8cea1@mg.example.com
+  {command} sql{here} "SELECT * FROM ops.deployments_now WHERE live"
+  {command} sql{here} "SELECT source, scope, state, heard_at FROM ops.freshness_now"
   {command} check{here}
   {command} ssot apply{here} --dry-run
   {command} observe{here} digitalocean droplets {droplets} --complete

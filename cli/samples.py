@@ -90,11 +90,13 @@ async def send_all(servers: Servers, running: State, samples: Sequence[Sample]) 
     """Deliver every sample, then what SSOT declares; raises SampleRefused for the first that is not taken."""
     directory = reach.ssot_dir(servers.settings)
     declared = sources(ssot.load(directory))
-    left_out = {name: why for name in {s.source: None for s in samples} if (why := _shut(name, declared, running))}
+    left_out = {
+        name: why for name in {s.source: None for s in samples} if (why := _shut(name, declared, running))
+    }
     run = f"{int(datetime.now(UTC).timestamp() * 1000):x}"
     counts: Counter[Way] = Counter()
     async with reach.broker(servers.nats(OPERATOR), OPERATOR) as client:
-        carrier = _Carrier(servers, running, client.jetstream(), run)
+        carrier = Carrier(servers, running, client.jetstream(), run)
         for sample in samples:
             if sample.source not in left_out:
                 way, count = await carrier.bring(sample, declared[sample.source])
@@ -113,7 +115,7 @@ def _shut(name: str, declared: Mapping[str, Source], running: State) -> str | No
 
 
 @dataclass(frozen=True, slots=True)
-class _Carrier:
+class Carrier:
     """Brings samples by the way of their source, and says which way that was and how many deliveries it made."""
 
     servers: Servers
@@ -122,6 +124,7 @@ class _Carrier:
     run: str
 
     async def bring(self, sample: Sample, source: Source) -> tuple[Way, int]:
+        """Deliver one sample; raises SampleRefused."""
         if source.provider.compose is not None:
             await asyncio.to_thread(self._post, sample, source)
             return Way(source.name, f"POST {source.file.endpoint}", ("webhook",)), 1
