@@ -239,8 +239,8 @@ What to try next, in another terminal:
   {command} status{here}
   {command} deliveries list{here} --status conflict
   {command} trace{here} 20260203192638.000be97f99f8cea1@mg.example.com
-  {command} sql{here} "SELECT * FROM ops.deployments_now WHERE live"
-  {command} sql{here} "SELECT source, scope, state, heard_at FROM ops.freshness_now"
+  {command} sql{here} "SELECT ref, env, url FROM ops.deployments_now WHERE live"
+  {command} sql{here} "SELECT name, env, status, gone FROM ops.do_droplets_now"
   {command} check{here}
   {command} ssot apply{here} --dry-run
   {command} observe{here} digitalocean droplets {droplets} --complete
