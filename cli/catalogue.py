@@ -97,6 +97,11 @@ class Plan:
 
 async def run(servers: Servers, directory: Path, dry_run: bool, as_json: bool) -> None:
     """Compare SSOT with the tables, deliver the differences unless it is a dry run, and print them."""
+    _tell(await apply(servers, directory, dry_run), dry_run, as_json)
+
+
+async def apply(servers: Servers, directory: Path, dry_run: bool = False) -> Plan:
+    """Compare SSOT with the tables, and deliver the differences unless it is a dry run."""
     declared = ssot.load(directory)
     await _caught_up(servers.nats(READER))
     async with reading(servers, STATEMENT_MS_MAX) as connection:
@@ -104,7 +109,7 @@ async def run(servers: Servers, directory: Path, dry_run: bool, as_json: bool) -
     plan = plan_of(declared, tables, datetime.now(UTC))
     if plan.events and not dry_run:
         await _deliver(servers.nats(OPERATOR), plan)
-    _tell(plan, dry_run, as_json)
+    return plan
 
 
 def plan_of(declared: Ssot, tables: Tables, now: datetime) -> Plan:

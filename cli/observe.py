@@ -53,17 +53,35 @@ class Answers:
     """Whether the pages are the whole listing, so that what they do not show is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How many things the pages show, each page counted; how many there are; how many the log did not have."""
+
+    seen: int
+    things: int
+    stored: int
+
+
 async def run(servers: Servers, given: Answers, dry_run: bool) -> None:
     """Store what the answers show and print the count; with `dry_run` print it all and store nothing."""
+    if dry_run:
+        _print_items(_items(_source(servers, given.source), given))
+        return
+    done = await store(servers, given)
+    _say(
+        f"{given.source} {given.scope}: {done.seen} seen, {done.stored} stored,"
+        f" {done.seen - done.stored} duplicates"
+    )
+    if given.complete:
+        _say(f"the listing {given.scope} is complete with {done.things}: what it does not show is gone")
+
+
+async def store(servers: Servers, given: Answers) -> Outcome:
+    """Store what the answers show."""
     started_at = datetime.now(UTC)
     source = _source(servers, given.source)
-    address = "" if dry_run else servers.nats(OPERATOR)
-    if not _SCOPE.fullmatch(given.scope):
-        raise BadSettings(f"a scope has 1 to {SCOPE_CHARS_MAX} printable ASCII characters and no spaces")
+    address = servers.nats(OPERATOR)
     items = _items(source, given)
-    if dry_run:
-        _print_items(items)
-        return
     # What two pages show was read twice, and is as the later one says: a run shows each thing once.
     newest = {item.ref: item for item in items}.values()
     async with reach.broker(address, OPERATOR) as client:
@@ -71,11 +89,7 @@ async def run(servers: Servers, given: Answers, dry_run: bool) -> None:
         if given.complete:
             # Its last part completes the listing: it comes when all that it speaks of is in the log.
             await _store(client.jetstream(), _completion(source, given, newest, started_at))
-    _say(
-        f"{given.source} {given.scope}: {len(items)} seen, {stored} stored, {len(items) - stored} duplicates"
-    )
-    if given.complete:
-        _say(f"the listing {given.scope} is complete with {len(newest)}: what it does not show is gone")
+    return Outcome(len(items), len(newest), stored)
 
 
 def _source(servers: Servers, name: str) -> Source:
@@ -90,6 +104,8 @@ def _source(servers: Servers, name: str) -> Source:
 
 def _items(source: Source, given: Answers) -> list[Item]:
     """What all pages show. Raises NotObserved for one that is not understood, or that is only a part."""
+    if not _SCOPE.fullmatch(given.scope):
+        raise BadSettings(f"a scope has 1 to {SCOPE_CHARS_MAX} printable ASCII characters and no spaces")
     cut: Items = source.provider.items  # type: ignore[assignment]  # the source was chosen by it
     items: list[Item] = []
     totals: set[int | None] = set()

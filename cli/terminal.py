@@ -175,6 +175,8 @@ def say(sentence: str) -> None:
 def own_command() -> str:
     """How to call this command again: its name where the shell finds it, else its path."""
     called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{os.path.relpath(sys.executable)} -m {called.parent.name}"
     found = shutil.which(called.name)
     if found is not None and Path(found).samefile(called):
         return called.name

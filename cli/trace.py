@@ -58,7 +58,7 @@ class NothingFound(Trouble):
 
 async def run(servers: Servers, wanted: str, as_json: bool) -> None:
     """Print the timeline of a ref, a commit's sha (7 digits or more) or a correlation id; the newest comes last."""
-    rows, more = await _timeline(servers, wanted)
+    rows, more = await timeline(servers, wanted)
     if not rows:
         raise NothingFound(
             f"nothing is known of {wanted}: give a ref as github:org/repo#7, a commit's sha or a correlation id, "
@@ -75,7 +75,8 @@ async def run(servers: Servers, wanted: str, as_json: bool) -> None:
         terminal.say(f"only the newest {EVENTS_MAX} events are shown")
 
 
-async def _timeline(servers: Servers, wanted: str) -> tuple[list[dict[str, Any]], bool]:
+async def timeline(servers: Servers, wanted: str) -> tuple[list[dict[str, Any]], bool]:
+    """What happened around `wanted`, the newest last, and whether there is more than can be shown."""
     least = wanted if LIKE_SHA.fullmatch(wanted) else ""
     async with reading(servers, STATEMENT_MS_MAX) as connection:
         found = await connection.execute(

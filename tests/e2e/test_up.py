@@ -21,9 +21,23 @@ from runtime.embedded import DATABASE_USERS
 from tests.servers import Database, Nats
 
 ROOT = Path(__file__).parents[2]
-ISSUE = ROOT / "samples" / "03-issues.opened.json"
+ISSUE = ROOT / "samples" / "github" / "03-issues.opened.json"
 PATIENCE_S = 60.0
 LOOK_EVERY_S = 0.1
+SHOWN = (
+    *(f"POST /webhooks/{name}" for name in ("github", "plane", "vercel", "mailgun", "slack", "supabase")),
+    *(f"POST /webhooks/{name}" for name in ("standard/example", "cloudevents", "generic/example")),
+    *("odooops observe", "published by jobs and gates", "odooops ssot apply"),
+    *(
+        "Spelling error",
+        "Nightly backup fails on stage",
+        "mg.example.com",
+        "stage.example.com",
+        "db_object_count",
+    ),
+    *("sentry", "ops.backup_jobs: row inserted", "alert.closed", "odooops trace 8d1f6c0"),
+)
+"""What the demo prints: each way in, and a row of each table."""
 CHILDREN = {"nats", "postgres", "ingest", "projector", "notifier"}
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches processes as Linux shows them")
@@ -254,13 +268,19 @@ def test_a_busy_port_is_refused_if_asked_for_and_passed_over_if_not(tmp_path: Pa
             assert is_well(second)
 
 
-def test_the_demo_shows_rows_and_messages_and_does_so_again(tmp_path: Path) -> None:
-    for word in ("stored as", "duplicate of"):
+def test_the_demo_shows_every_provider_and_does_so_again(tmp_path: Path) -> None:
+    first = ("21 projected", "3 projected, 1 duplicate", "2 projected, 1 conflict", "2 ignored")
+    again = ("21 duplicates", "4 duplicates", "7 duplicates", "2 projected, 1 conflict", "nothing changed")
+    for became in (first, again):
         with running(tmp_path / "data", command="demo") as demo:
             printed = "\n".join(demo.until("README.md"))
-            for expected in (word, "ops.builds", "ops.deployments", "ops.work_items", "Spelling error"):
+            for expected in (*SHOWN, *became):
                 assert expected in printed
-            assert printed.count("(dry run; with credentials: too old, only recorded)") == 3
+            assert printed.count("Slack messages (dry run; with credentials: too old, only recorded)") == 1
+            assert printed.count("🚀 Deployment succeeded: octo-org/octo-repo · production") == 2, (
+                "told and traced"
+            )
+            assert asked(demo, "status")["ok"]
             assert demo.end(signal.SIGINT) == 0
             assert nobody_is_left(demo.data_dir)
 
