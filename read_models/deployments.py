@@ -119,6 +119,7 @@ READ_MODEL = ReadModel(
     ref_column="ref",
     indexes=(
         Index("deployments_commit_sha", ("commit_sha",)),
+        Index("deployments_env", ("env", "deployed_at")),
         Index("deployments_environment", ("environment", "created_at")),
         Index("deployments_branch", ("project_id", "environment", "git_ref", "created_at")),
         Index("deployments_same_as", ("same_as",)),

@@ -33,7 +33,7 @@ def _completed(statement: Statement[HealthcheckCompleted]) -> HealthcheckRun:
     event = statement.event
     return HealthcheckRun(
         event_id=event.id,
-        version=statement.version,
+        version=statement.first,
         ref=event.ref,
         env=event.env,
         target=event.target,

@@ -30,7 +30,7 @@ def _recorded(statement: Statement[MetricRecorded]) -> MetricSnapshot:
     event = statement.event
     return MetricSnapshot(
         event_id=event.id,
-        version=statement.version,
+        version=statement.first,
         source=event.source,
         ref=event.ref,
         env=event.env,

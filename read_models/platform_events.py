@@ -37,7 +37,7 @@ def _row(statement: Statement[Event]) -> PlatformEvent:
     event = statement.event
     return PlatformEvent(
         event_id=event.id,
-        version=statement.version,
+        version=statement.first,
         event_type=event.type,
         ref=event.ref,
         source=event.source,

@@ -81,6 +81,15 @@ class Statement(Generic[E]):
     via: Via
     data: bytes
 
+    @property
+    def first(self) -> Version:
+        """The version by which, of statements of one moment, the one that stands first in the log decides.
+
+        For rows of events: an event never changes, and who told of it first, a webhook above all, told most.
+        """
+        *at, seq, n = self.version
+        return (*at, -seq, -n)
+
 
 Fold = Callable[[Statement[Any]], Any]
 """One statement to one partial row, to a list of them, or to None where it says nothing to this model."""

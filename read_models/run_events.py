@@ -35,7 +35,7 @@ def _row(statement: Statement[RunEvent]) -> RunEventRow:
     event = statement.event
     return RunEventRow(
         event_id=event.id,
-        version=statement.version,
+        version=statement.first,
         event_type=event.type,
         ref=event.ref,
         source=event.source,

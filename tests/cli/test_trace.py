@@ -67,7 +67,7 @@ async def fold(database: Database, events: Sequence[Event]) -> None:
 BRANCH = "github:example-org/shop@refs/heads/main"
 PULL = "github:example-org/shop#9"
 STORY = [
-    example("work_item.opened", 0, PULL, SHA, kind="pull_request"),
+    example("work_item.opened", 0, PULL, SHA, kind="pull_request", pull_request_stated=True),
     example("code.pushed", 1, BRANCH, SHA),
     example("build.queued", 2, "github:run/1/1", SHA),
     example("build_job.finished", 3, "github:job/5", SHA),

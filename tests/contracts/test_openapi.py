@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from cli import openapi
 from cli.contracts import OPENAPI
+from providers.port import answer
 from providers.registry import sources
 from runtime import ssot
 from runtime.streams import BODY_BYTES_MAX
@@ -72,8 +73,9 @@ def test_the_document_is_well_formed() -> None:
 
 
 def test_every_status_that_can_be_answered_to_a_post_is_there() -> None:
+    of_its_own = {str(each.file.endpoint) for each in SOURCES.values() if each.provider.answer is not answer}
     for path, method, operation in operations():
-        if method == "post":
+        if method == "post" and path not in of_its_own:
             assert {"200", *map(str, FROM_POSTS)} <= set(operation["responses"]), path
 
 

@@ -1,12 +1,19 @@
-"""The audit stream answers each filter from an index."""
+"""The audit stream: each filter is answered by an index, each event told once and by whom it was told first."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 from sqlalchemy import text
 
 from runtime.postgres import make_engine
+from services.projector.understand import understand
+from services.projector.write import Sql, Writer
+from tests import samples
 from tests.servers import Database
+from tests.tables import empty, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -37,3 +44,23 @@ async def test_a_filter_is_answered_by_its_index(database: Database, condition: 
         await engine.dispose()
 
     assert FILTERS[condition] in plan
+
+
+async def test_who_told_of_an_event_first_stays_its_teller(database: Database) -> None:
+    engine = make_engine(database.url("projector"), "test")
+    webhook = samples.delivery("workflow_run", samples.body("workflow_run.completed.01"), seq=5)
+    again = replace(samples.at(webhook, seq=9, identity="redelivered"), received_at=webhook.received_at)
+    try:
+        for order in ((webhook, again), (again, webhook)):
+            await empty(engine)
+            for delivery in order:
+                writer = Writer(engine, Sql.of(), samples.SOURCES, unread)
+                await writer.fold([understand(samples.SOURCES, delivery)])
+            (row,) = (await snapshot(engine))["platform_events"]
+            assert row["delivery"] == webhook.name
+    finally:
+        await engine.dispose()
+
+
+async def unread(seq: int) -> NoReturn:
+    raise AssertionError(f"nothing is read back, and {seq} neither")

@@ -343,7 +343,7 @@ async def test_a_wrong_password_is_said_and_not_shown(broker: Broker, tmp_path: 
             "ingest: NATS_URL_INGEST, or else NATS_URL, is no address like nats://user:password@host:4222",
         ),
         ({"ODOOOPS_LOG_FORMAT": "xml"}, "ingest: wrong settings: ODOOOPS_LOG_FORMAT: "),
-        ({"ODOOOPS_SSOT_DIR": "/nowhere"}, "ingest: /nowhere/providers holds no YAML file"),
+        ({"ODOOOPS_SSOT_DIR": "/nowhere"}, "ingest: /nowhere/providers: holds no YAML file"),
         (
             {"GITHUB_WEBHOOK_SECRET_FILE": "/nowhere/secret"},
             "ingest: GITHUB_WEBHOOK_SECRET_FILE names a file that cannot be read: No such file or directory",
