@@ -36,8 +36,8 @@ async def test_each_table_and_view_stands_on_the_page_once(database: Database) -
 
 
 @pytest.mark.parametrize("statement", re.findall(r"^```sql\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-async def test_the_reader_is_answered_what_the_page_asks(database: Database, statement: str) -> None:
-    assert [] == await asked(database, statement)
+async def test_the_reader_may_ask_what_the_page_asks(database: Database, statement: str) -> None:
+    await asked(database, statement)  # raises for what is not there, or not to be seen
 
 
 def test_what_the_plain_reader_does_not_see_is_named() -> None:
