@@ -58,7 +58,9 @@ def look(directory: Path, data_dir: Path) -> list[Finding]:
         wrong = [*_unusable(path, file, declared), *_misplaced(path, file)]
         found += wrong or [Finding("ok", _shown(path), _summary(file))]
         found += _door(path, file, data_dir)
-    found += _rules(directory / ENVIRONMENTS, declared)
+    unread = {each.path for each in problems}
+    if directory / ENVIRONMENTS not in unread:
+        found += _environments(directory / ENVIRONMENTS, declared)
     found += _data_sources(directory / CAPABILITIES, declared)
     found += _catalogues(directory, declared)
     return found
@@ -100,7 +102,7 @@ def _door(path: Path, file: ProviderFile, data_dir: Path) -> Iterator[Finding]:
     missing: list[str] = []
     for name in file.secrets:
         try:
-            if not settings.secret_values([name]) and not made_secret(data_dir, name).exists():
+            if not settings.secret_values([name]) and not _made(data_dir, name):
                 missing.append(name)
         except BadSettings as error:
             yield Finding("bad", _at(path, ["secrets"]), str(error))
@@ -115,9 +117,18 @@ def _door(path: Path, file: ProviderFile, data_dir: Path) -> Iterator[Finding]:
         yield Finding("ok", _at(path, ["secrets"]), f"not set, and not needed now: {', '.join(missing)}")
 
 
-def made_secret(data_dir: Path, name: str) -> Path:
-    """Where `odooops up` keeps a secret that it made itself."""
-    return data_dir / "secrets" / name.lower()
+def _made(data_dir: Path, name: str) -> bool:
+    """Whether the file is there, and not empty, in which `odooops up` keeps a secret that it made itself."""
+    path = data_dir / "secrets" / name.lower()
+    return path.exists() and path.stat().st_size > 0
+
+
+def _environments(path: Path, declared: Ssot) -> list[Finding]:
+    """What is wrong with the rules, else how many there are."""
+    if not path.exists():
+        return [Finding("warning", _shown(path), "not there: of everything the environment is unknown")]
+    wrong = list(_rules(path, declared))
+    return wrong or [Finding("ok", _shown(path), f"{len(declared.environments.rules)} rules")]
 
 
 def _rules(path: Path, declared: Ssot) -> Iterator[Finding]:

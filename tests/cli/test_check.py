@@ -159,9 +159,26 @@ def test_a_rule_that_can_fit_nothing_is_named(
     place = "ssot/environments.yaml:2: "
     assert ([place + bad] if bad else []) == found(tmp_path, "bad", **files)
     said = [
-        f"{each.place}: {each.text}" for each in look(tmp_path / "ssot", tmp_path) if "rules" in each.text
+        f"{each.place}: {each.text}" for each in look(tmp_path / "ssot", tmp_path) if "rules." in each.text
     ]
     assert [place + each for each in (bad, warned) if each] == said
+
+
+@pytest.mark.parametrize(
+    ("content", "state", "said"),
+    [
+        ("rules:\n  - {env: prod, branch: main}\n  - {env: dev, branch: dev}\n", "ok", "2 rules"),
+        ("rules: []\n", "ok", "0 rules"),
+        ("rules: 7\n", "bad", "rules: Input should be a valid list"),
+        (None, "warning", "not there: of everything the environment is unknown"),
+    ],
+)
+def test_the_file_of_the_environments_has_a_line_of_its_own(
+    tmp_path: Path, content: str | None, state: str, said: str
+) -> None:
+    folder = ssot(tmp_path, github=GITHUB, **({} if content is None else {"environments": content}))
+    (line,) = [each for each in look(folder, tmp_path) if "environments.yaml" in each.place]
+    assert (state, said) == (line.state, line.text)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +232,17 @@ def test_each_missing_secret_of_a_closed_source_is_named(tmp_path: Path) -> None
         "ssot/providers/github.yaml:3: closed: not set is FIRST and SECOND (or …_FILE), one is enough"
         in found(tmp_path, "warning", github=GITHUB)
     )
+
+
+@pytest.mark.parametrize("how", ["given", "made by up"])
+def test_an_empty_file_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    empty = tmp_path / ("first" if how == "given" else "data/secrets/first")
+    empty.parent.mkdir(parents=True, exist_ok=True)
+    empty.touch()
+    if how == "given":
+        monkeypatch.setenv("FIRST_FILE", str(empty))
+    (closed,) = [each for each in found(tmp_path, "warning", github=GITHUB) if "closed" in each]
+    assert "not set is FIRST and SECOND" in closed
 
 
 @pytest.mark.parametrize("how", ["a variable", "a file", "made by up"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,21 @@ def refusal_with_line(tmp_path: Path, **files: str | bytes) -> str:
     with pytest.raises(BadSettings) as refused:
         load_providers(directory(tmp_path, **files))
     return str(refused.value).replace(str(tmp_path), "ssot")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "ssot" / "providers").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_committed_file_has_the_order_of_its_model_and_a_word_on_each_list(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    keys = [line.partition(":")[0] for line in lines if re.match(r"[a-z_]+:", line)]
+    assert [name for name in ProviderFile.model_fields if name in keys] == keys
+    lists = [
+        (before, line)
+        for before, line in pairwise(lines)
+        if re.fullmatch("secrets:|events:|refs:|feeds:|pages:", line)
+    ]
+    assert [] == [line for before, line in lists if not before.startswith("#")]
 
 
 def test_the_committed_files_are_taken() -> None:

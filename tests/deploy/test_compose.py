@@ -21,8 +21,12 @@ from tests.deploy.composed import SECRETS_IN_CONTAINER, compose, copied, is_ours
 
 ONE_SHOT = {"migrate", "provision", "odooops"}
 CLUSTER = ("nats-1", "nats-2", "nats-3")
+CHOSEN = {"github_webhook_secret", "supabase_webhook_token"}
+GIVEN = {"plane_webhook_secret", "vercel_webhook_secret", "mailgun_signing_key", "slack_signing_secret"}
+"""Secrets that their senders make."""
+WITHOUT_CODE = {"cloudevents", "generic", "standard"}
 HELD = {
-    "ingest": {"nats_url_ingest", "github_webhook_secret"},
+    "ingest": {"nats_url_ingest", *CHOSEN, *GIVEN},
     "projector": {"nats_url_projector", "database_url_projector"},
     "notifier": {"nats_url_notifier", "database_url_notifier"},
     "provision": {"nats_url_operator"},
@@ -123,11 +127,38 @@ def test_the_secrets_are_those_that_the_script_makes(tmp_path: Path) -> None:
     assert set(compose()["secrets"]) == set().union(*(secrets_of(name) for name in services()))
 
 
+def test_ingest_has_the_secret_of_each_source_that_has_code_of_its_own_and_posts() -> None:
+    declared = ssot.load_providers(ROOT / "ssot").values()
+    posting = [each for each in declared if each.endpoint and each.provider_name not in WITHOUT_CODE]
+    wanted = {
+        f"{each.secrets[0]}_FILE": f"{SECRETS_IN_CONTAINER}{each.secrets[0].lower()}" for each in posting
+    }
+    given = services()["ingest"]["environment"].items()
+    assert wanted == {k: v for k, v in given if k.endswith("_FILE") and not k.startswith("NATS_URL")}
+
+
+def test_what_a_sender_makes_is_empty_until_it_is_filled(tmp_path: Path) -> None:
+    made = brokers.make_secrets(tmp_path)
+    assert GIVEN == {name for name in made if not made[name]}
+
+
+def test_the_script_adds_what_an_upgrade_needs_and_leaves_the_rest(tmp_path: Path) -> None:
+    before = brokers.make_secrets(tmp_path)
+    (tmp_path / "vercel_webhook_secret").write_text("filled\n")
+    for name in ("slack_signing_secret", "supabase_webhook_token"):
+        (tmp_path / name).unlink()
+    after = brokers.make_secrets(tmp_path)
+    assert before.keys() == after.keys()
+    assert {"vercel_webhook_secret", "supabase_webhook_token"} == {
+        name for name in after if before[name] != after[name]
+    }
+
+
 def test_every_made_secret_is_another_and_no_stranger_reaches_it(tmp_path: Path) -> None:
     first, second = brokers.make_secrets(tmp_path / "a"), brokers.make_secrets(tmp_path / "b")
     values = [re.findall("[0-9a-f]{48}", text) for made in (first, second) for text in made.values()]
     # Of the brokers' and of Postgres's own, the server's file and the client's hold the same one.
-    assert 2 * (len(USERS) + 1 + 1 + 4 + 1) == len({value for found in values for value in found})
+    assert 2 * (len(USERS) + 1 + 1 + 4 + len(CHOSEN)) == len({value for found in values for value in found})
     assert 0o700 == stat.S_IMODE((tmp_path / "a").stat().st_mode)
 
 

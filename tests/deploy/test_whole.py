@@ -41,7 +41,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
             user = name.removeprefix("nats_url_")
             here = cluster.url(user) if user != name else value
             here = here.replace("@postgres:5432/", f"@{embedded.LOOPBACK}:{port}/")
-            (secrets / name).write_text(f"{here}\n")
+            (secrets / name).write_text(f"{here}\n" if here else "")
         variables = {"ODOOOPS_HOST": embedded.LOOPBACK, "ODOOOPS_PORT": str(embedded.free_port())}
         ops_ports = {service: embedded.free_port() for service in SERVICES}
         yield Place(composed.make_image(tmp_path / "image"), secrets, ops_ports, variables)
@@ -67,10 +67,14 @@ async def test_one_signed_webhook_becomes_a_row(place: Place) -> None:
                 },
             )
         assert 200 <= answered.status_code < 300, answered.text
+        await a_door_opens_when_its_secret_is_filled_in(place)
         reader = await asyncpg.connect((place.secrets / "database_url_reader").read_text().strip())
 
         async def projected() -> bool:
-            return bool("projected" == await reader.fetchval("SELECT status FROM ops.deliveries"))
+            return bool(
+                "projected"
+                == await reader.fetchval("SELECT status FROM ops.deliveries WHERE source = 'github'")
+            )
 
         await eventually(projected)
         assert 1 == await reader.fetchval("SELECT count(*) FROM ops.work_items")
@@ -79,6 +83,26 @@ async def test_one_signed_webhook_becomes_a_row(place: Place) -> None:
         await reader.close()
         code, said = await ended(await place.start("odooops", "status"))
         assert 0 == code, said
+
+
+async def a_door_opens_when_its_secret_is_filled_in(place: Place) -> None:
+    door = f"http://{embedded.LOOPBACK}:{place.variables['ODOOOPS_PORT']}/webhooks/vercel"
+    body = b'{"id": "uzIsjpEXXOIphUOq", "type": "domain.created", "createdAt": 1764000000000, "payload": {}}'
+    signature = hmac.new(b"made by Vercel", body, hashlib.sha1).hexdigest()
+    async with httpx.AsyncClient() as client:
+
+        async def knock() -> httpx.Response:
+            return await client.post(door, content=body, headers={"x-vercel-signature": signature})
+
+        closed = await knock()
+        assert (404, "source_closed") == (closed.status_code, closed.json()["reason"])
+        assert "VERCEL_WEBHOOK_SECRET" in closed.json()["error"]
+        (place.secrets / "vercel_webhook_secret").write_text("made by Vercel\n")
+
+        async def open_() -> bool:
+            return (await knock()).status_code == 200
+
+        await eventually(open_)
 
 
 async def test_a_service_that_is_not_there_is_not_healthy(place: Place) -> None:
