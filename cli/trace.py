@@ -22,11 +22,13 @@ MEETING_PLACES = ("code.pushed", "listing.completed")
 # No further: sooner or later everything knows each other.
 _TIMELINE = """
 WITH met AS (
-    SELECT ref, correlation_id, event_type FROM ops.platform_events WHERE ref = :wanted
-    UNION SELECT ref, correlation_id, event_type FROM ops.platform_events WHERE correlation_id = :wanted
-    UNION SELECT ref, correlation_id, event_type FROM ops.platform_events
-        WHERE :least <> '' AND correlation_id >= :least AND correlation_id < :beyond
-    LIMIT :limit
+    SELECT ref, correlation_id, event_type FROM (
+        SELECT ref, correlation_id, event_type, occurred_at FROM ops.platform_events WHERE ref = :wanted
+        UNION SELECT ref, correlation_id, event_type, occurred_at FROM ops.platform_events
+            WHERE correlation_id = :wanted
+        UNION SELECT ref, correlation_id, event_type, occurred_at FROM ops.platform_events
+            WHERE :least <> '' AND correlation_id >= :least AND correlation_id < :beyond
+    ) AS named ORDER BY occurred_at DESC LIMIT :limit
 ), related AS (
     SELECT e.event_id, e.ref, e.event_type FROM ops.platform_events AS e
         WHERE e.correlation_id IN (SELECT correlation_id FROM met WHERE correlation_id IS NOT NULL)

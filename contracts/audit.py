@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import AwareDatetime
 
-from contracts.envelope import Event, Level
+from contracts.envelope import Event, Level, Short
 from contracts.version import Int64
 
 
@@ -20,7 +20,7 @@ class CodePushed(Event):
     repository_id: Int64
     git_ref: str
     before_sha: str
-    after_sha: str
+    after_sha: Short
     created: bool = False
     deleted: bool = False
     forced: bool = False
@@ -37,7 +37,8 @@ class CodePushed(Event):
 
     @property
     def summary(self) -> str:
-        what = "deleted" if self.deleted else f"{self.commits} commits to"
+        commits = f"{self.commits} commit{'' if self.commits == 1 else 's'}"
+        what = "deleted" if self.deleted else f"{commits} to"
         return f"{self.repository}: {what} {self.git_ref}"
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from contracts.envelope import RunEvent
+from contracts.envelope import RunEvent, Short
 from contracts.version import Int64
 
 BuildStatus = Literal[
@@ -34,7 +34,7 @@ class BuildEvent(RunEvent):
     workflow: str | None = None
     title: str | None = None
     branch: str | None = None
-    commit_sha: str | None = None
+    commit_sha: Short | None = None
     commit_message: str | None = None
     trigger: str | None = None
     """What started it, in the provider's words: push, pull_request, schedule …"""
@@ -110,7 +110,7 @@ class BuildJobEvent(RunEvent):
     name: str
     workflow: str | None = None
     branch: str | None = None
-    commit_sha: str | None = None
+    commit_sha: Short | None = None
     status: BuildStatus
     provider_status: str | None = None
     provider_conclusion: str | None = None

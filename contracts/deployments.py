@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime
 
-from contracts.envelope import Event, Level, RunEvent
+from contracts.envelope import Event, Level, RunEvent, Short, Word
 from contracts.version import Int64
 
 DeploymentStatus = Literal[
@@ -37,20 +37,20 @@ class DeploymentEvent(RunEvent):
     repository_id: Int64 | None = None
     project: str | None = None
     """What is deployed, where the provider has a name for it besides the repository."""
-    project_id: str | None = None
+    project_id: Word | None = None
     """The provider's id of it, which outlives the name."""
     deployment_id: Int64 | str
-    environment: str | None = None
+    environment: Word | None = None
     """The provider's own name of the environment; `env` is ours. Null where the provider does not say it."""
     production: bool | None = None
-    git_ref: str | None = None
-    commit_sha: str | None = None
+    git_ref: Word | None = None
+    commit_sha: Short | None = None
     pull_request: Int64 | None = None
     task: str | None = None
     creator: str | None = None
     build_ref: str | None = None
     """The run attempt that deploys, where the provider names it."""
-    same_as: str | None = None
+    same_as: Short | None = None
     """Equal where two providers report one deployment: `vercel:url/<host>`. Tell people once."""
     created_at: AwareDatetime | None = None
 
@@ -102,7 +102,7 @@ class DeploymentTargetChanged(Event):
     type: ClassVar[str] = "deployment_target.changed"
     service: ClassVar[str] = "deploy"
 
-    project_id: str
+    project_id: Word
     project: str | None = None
     target: str
     """The provider's own name of the environment: `production`."""
@@ -114,8 +114,8 @@ class DeploymentTargetChanged(Event):
     confirmed: bool
     """False where the provider has accepted the change, and does not tell when it has taken effect."""
     repository: str | None = None
-    git_ref: str | None = None
-    commit_sha: str | None = None
+    git_ref: Word | None = None
+    commit_sha: Short | None = None
 
     @property
     def level(self) -> Level:

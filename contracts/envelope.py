@@ -10,17 +10,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote
 from uuid import UUID, uuid5
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
 from contracts.version import Moment
 
 Level = Literal["debug", "info", "warn", "error"]
 Env = Literal["prod", "stage", "dev", "unknown"]
 """Environments, by the rules of ssot/environments.yaml; `unknown` where none of them fits."""
+
+SHORT_CHARS_MAX = 500
+WORD_CHARS_MAX = 200
+Short = Annotated[str, AfterValidator(lambda said: said[:SHORT_CHARS_MAX])]
+"""A name that is looked up by, cut after 500 characters: an index takes 2.7 KB. The delivery has all of it."""
+Word = Annotated[str, AfterValidator(lambda said: said[:WORD_CHARS_MAX])]
+"""A name that is looked up by together with two others, cut after 200 characters."""
 
 SUBJECT_ROOT = "events"
 SPEC_VERSION = "1.0"
@@ -49,7 +56,7 @@ class Event(BaseModel):
     """The provider's own event id, or what tells apart two facts of one type, ref and moment."""
     occurred_at: AwareDatetime
     """The provider's time of the fact; where it gives none, the time of receipt."""
-    actor: str | None = None
+    actor: Short | None = None
     """Who did it, by the provider's account name."""
     env: Env | None = None
     """The environment that it is about; null where the thing belongs to none."""

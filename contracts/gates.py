@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
-from contracts.envelope import Level
+from contracts.envelope import Level, Short
 from contracts.own import OwnEvent, Slug, Vocabulary, own_ref, vocabulary
 
 GateStatus = Literal["pass", "warn", "fail", "error", "skipped", "unknown"]
@@ -59,7 +59,7 @@ class GateEvaluated(OwnEvent):
     """Where the proof lies: the ref of an artifact."""
     url: str | None = None
     """Where a person can look at the run."""
-    correlation_id: str | None = None
+    correlation_id: Short | None = None
     """What ties events of several things together: the commit, where there is one."""
 
     def named(self) -> str:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from contracts.envelope import Event, Level, RunEvent
+from contracts.envelope import Event, Level, RunEvent, Short
 from contracts.version import Int64
 
 DropletStatus = Literal["new", "active", "off", "archive", "unknown"]
@@ -151,7 +151,7 @@ class CloudActionObserved(RunEvent):
     provider_status: str | None = None
     resource_type: str | None = None
     resource_id: Int64 | None = None
-    resource_ref: str | None = None
+    resource_ref: Short | None = None
     """The ref of the thing, where we observe such things."""
     region: str | None = None
     started_at: AwareDatetime | None = None

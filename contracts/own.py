@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from contracts.delivery import Delivery, Via, body_sha256
-from contracts.envelope import Event, Level, RunEvent
+from contracts.envelope import Event, Level, RunEvent, Short
 from contracts.version import Moment, moment
 
 SOURCE = "odooops"
@@ -174,7 +174,7 @@ class OwnRun(OwnEvent, RunEvent):
     state: ClassVar[str]
     """The normalised state that this event brings."""
 
-    correlation_id: str | None = None
+    correlation_id: Short | None = None
     """What ties events of several things together: the commit, where there is one."""
     url: str | None = None
     """Where a person can look at the run."""

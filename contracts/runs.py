@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import AwareDatetime
 
 from contracts.builds import BuildStatus
-from contracts.envelope import RunEvent
+from contracts.envelope import RunEvent, Short
 from contracts.version import Int64
 
 RunKind = Literal["check_run", "check_suite"]
@@ -26,7 +26,7 @@ class ReportedRun(RunEvent):
     repository_id: Int64 | None = None
     """Null where a poll saw the run and the answer does not show it."""
     branch: str | None = None
-    commit_sha: str | None = None
+    commit_sha: Short | None = None
     status: BuildStatus
     provider_status: str | None = None
     provider_conclusion: str | None = None

@@ -11,13 +11,17 @@ import re
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 Model = TypeVar("Model", bound=BaseModel)
 
 REPLACEMENT = "\ufffd"
 _REFUSED = re.compile("[\x00\ud800-\udfff]")
-_SLOW_MARKS = (b"\\u0000", b"NaN", b"Infinity")
-"""The fast parser keeps NUL and takes NaN and Infinity, which are not JSON."""
+_NUL_MARK = b"\\u0000"
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+"""An escaped NUL; after an even number of backslashes `u0000` is text."""
+_NO_NUMBERS = (b"NaN", b"Infinity")
+"""The fast parser takes these, which are not JSON; inside a text they are words like any other."""
 
 
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
@@ -54,9 +58,10 @@ def parse(model: type[Model], body: bytes) -> Model:
 
     Raises NotJson where the body is not a JSON text, pydantic's ValidationError where its shape is another.
     """
-    if not any(mark in body for mark in _SLOW_MARKS):
+    fast = _for_the_fast_parser(body)
+    if fast is not None:
         try:
-            return model.model_validate_json(body)
+            return model.model_validate_json(fast)
         except ValidationError as error:
             if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
                 raise
@@ -82,12 +87,25 @@ def decode(body: bytes) -> Any:
 
 def document(body: bytes) -> Any:
     """Any JSON text as Python objects, fast, its strings as they are: clean what is taken out. Raises NotJson."""
-    if not any(mark in body for mark in _SLOW_MARKS):
+    fast = _for_the_fast_parser(body)
+    if fast is not None:
         try:
-            return _ANYTHING.validate_json(body)
+            return _ANYTHING.validate_json(fast)
         except ValidationError:
             pass  # perhaps for a lone surrogate: see parse
     return decode(body)
+
+
+def _for_the_fast_parser(body: bytes) -> bytes | None:
+    """`body` with each escaped NUL replaced, as the fast parser may have it; None where only the slow one may judge."""
+    if _NUL_MARK in body:
+        body = _NUL.sub(rb"\1\\ufffd", body)
+    if any(mark in body for mark in _NO_NUMBERS):
+        try:
+            from_json(body, allow_inf_nan=False)
+        except ValueError:
+            return None
+    return body
 
 
 def _refuse_constant(name: str) -> NoReturn:

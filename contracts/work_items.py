@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime
 
-from contracts.envelope import Event, Level
+from contracts.envelope import Event, Level, Short
 from contracts.version import Int64
 
 WorkItemKind = Literal["issue", "pull_request", "task"]
@@ -66,7 +66,7 @@ class WorkItemEvent(Event):
     """Whether draft, head and base below were shown."""
     draft: bool | None = None
     head_ref: str | None = None
-    head_sha: str | None = None
+    head_sha: Short | None = None
     base_ref: str | None = None
 
     @property

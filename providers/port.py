@@ -56,7 +56,7 @@ class Request:
     """A request without its body: `headers` by lower-cased name, `query` undecoded and without the `?`."""
 
     method: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     query: str = field(default="", repr=False)
     received_at: datetime
     """When its head had arrived: what the age of a signature is measured by."""
@@ -234,6 +234,8 @@ class Provider:
     compose: Compose | None
     """The request by which the sender would deliver a body: for the CLI's `send`, the demo and the tests."""
     answer: ShapeAnswer = answer
+    answer_s_max: float | None = None
+    """How long its sender waits for the answer, where that is less than the others do."""
     may_be_unsigned: bool = False
     """Whether its senders may be unable to prove who they are, so that a source may say `unsigned: true`."""
     new_secret: Callable[[bytes], str] = secret_text

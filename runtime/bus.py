@@ -117,13 +117,15 @@ async def connect(
         ) from None
 
 
-async def store_delivery(js: JetStreamContext, delivery: Delivery) -> tuple[int, bool]:
+async def store_delivery(
+    js: JetStreamContext, delivery: Delivery, wait_s: float = streams.ACCEPT_S_MAX
+) -> tuple[int, bool]:
     """Store `delivery` durably; returns its sequence and whether the broker knew it already.
 
-    Raises BrokerAway after ACCEPT_S_MAX without an acknowledgement, LogFull where the stream refuses.
+    Raises BrokerAway after `wait_s` without an acknowledgement, LogFull where the stream refuses.
     """
     try:
-        async with asyncio.timeout(streams.ACCEPT_S_MAX):
+        async with asyncio.timeout(wait_s):
             data, body_object = delivery.body, None
             if len(data) > streams.INLINE_BODY_BYTES_MAX:
                 data, body_object = b"", body_object_name(delivery)

@@ -71,7 +71,7 @@ FUTURE_S_MAX = 3600
 
 EVENT_BYTES_MAX = INLINE_BODY_BYTES_MAX
 """JSON of one event; with its headers it stays below MESSAGE_BYTES_MAX. A larger one parks its delivery."""
-REF_CHARS_MAX = 1_000
+REF_BYTES_MAX = 1_000
 """A ref is indexed, and stands in a header."""
 LARGE_BODIES_AT_ONCE = 2
 """Bodies that a process fetches from the object store and understands at the same time."""

@@ -137,14 +137,14 @@ class Receiver:
             verified_by=receipt.verified_by,
             headers=_kept(request.headers, source.provider.headers),
         )
-        seq, duplicate = await self._store(delivery)
+        seq, duplicate = await self._store(delivery, source.provider.answer_s_max)
         return Stored(delivery=delivery, seq=seq, duplicate=duplicate)
 
-    async def _store(self, delivery: Delivery) -> tuple[int, bool]:
+    async def _store(self, delivery: Delivery, answer_s_max: float | None) -> tuple[int, bool]:
         try:
             if self.js is None:
                 raise bus.BrokerAway("the broker has not been reached yet")
-            return await bus.store_delivery(self.js, delivery)
+            return await bus.store_delivery(self.js, delivery, answer_s_max or streams.ACCEPT_S_MAX)
         except bus.LogFull as error:
             self._seldom.error("the log is full", reason=str(error))
             raise Refused(503, "log_full", "the log takes no more deliveries, send it again later") from None

@@ -51,9 +51,8 @@ BUILD_ENDED = ("❔", "Build ended, outcome unknown")
 DEPLOYMENT_WORDS: Mapping[DeploymentStatus, tuple[str, str]] = {
     "success": ("🚀", "Deployment succeeded"),
     "failed": ("❌", "Deployment failed"),
-    "cancelled": ("🚫", "Deployment cancelled"),
 }
-"""The states worth a message; the others say nothing."""
+"""The states worth a message. A cancelled one says nothing: a newer commit took its place, or somebody stopped it."""
 
 _ESCAPES: Mapping[str, str] = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _URL_ESCAPES = str.maketrans({"&": "&amp;", "<": "%3C", ">": "%3E", "|": "%7C"})

@@ -10,12 +10,12 @@ from typing import Any
 from contracts.delivery import Delivery
 from contracts.envelope import Event
 from contracts.text import clean
-from contracts.version import micros, version
+from contracts.version import from_micros, micros, version
 from providers.port import Ignored, Source, Unintelligible
 from read_models.deliveries import RANKS, DeliveryRow, Status
 from read_models.port import Statement
 from read_models.registry import FOLDS
-from runtime.streams import EVENT_BYTES_MAX, FUTURE_S_MAX, REF_CHARS_MAX
+from runtime.streams import EVENT_BYTES_MAX, FUTURE_S_MAX, REF_BYTES_MAX
 
 REFS_PER_DELIVERY_MAX = 1_000
 ERROR_CHARS_MAX = 500
@@ -64,9 +64,7 @@ def _folded(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
     latest_at = micros(delivery.received_at) + FUTURE_S_MAX * MICROSECONDS
     for event in events:
         if event.moment[1] > latest_at or micros(event.occurred_at) > latest_at:
-            return parked(
-                delivery, "future_time", f"{event.type} of {event.ref} lies more than 1 h after its receipt"
-            )
+            return parked(delivery, "future_time", f"{event.type} lies more than 1 h after its receipt")
     return _stated(delivery, events)
 
 
@@ -75,15 +73,15 @@ def _stated(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
     rows: list[tuple[str, Any]] = []
     refs: set[str] = set()
     for n, event in enumerate(events):
-        if len(event.ref) > REF_CHARS_MAX:
-            return parked(
-                delivery, "ref_too_long", f"a ref of {event.type} has over {REF_CHARS_MAX} characters"
-            )
+        if len(event.ref.encode()) > REF_BYTES_MAX:
+            return parked(delivery, "ref_too_long", f"a ref of {event.type} has over {REF_BYTES_MAX} bytes")
         data = event.model_dump_json().encode()
         if len(data) > EVENT_BYTES_MAX:
             return parked(
                 delivery, "event_too_large", f"{event.type} has over {EVENT_BYTES_MAX} bytes as JSON"
             )
+        if any(mark in data for mark in _EDGES_OF_TIME) and _beyond_the_calendar(event):
+            return parked(delivery, "impossible_time", f"a time of {event.type} is in no year that UTC has")
         statement = Statement(
             event=event,
             version=version(event.moment, delivery.seq, n),
@@ -112,6 +110,16 @@ def _stated(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
         rows=tuple(rows),
         refs=tuple(sorted(refs)),
     )
+
+
+_EDGES_OF_TIME = (b'"0001-', b'"9999-')
+"""How a time begins in JSON that its zone may push out of the calendar: Postgres takes it, and no client reads it."""
+
+
+def _beyond_the_calendar(event: Event) -> bool:
+    """Whether a time of `event` is before the year 1 or after 9999 in UTC."""
+    times = [value for value in vars(event).values() if isinstance(value, datetime)]
+    return any(from_micros(micros(time)) != time for time in times)
 
 
 def parked(delivery: Delivery, reason: str, error: str) -> Understood:

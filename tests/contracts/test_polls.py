@@ -16,7 +16,7 @@ from contracts.polls import (
     moment_of_end,
     moment_of_start,
 )
-from runtime.streams import EVENT_BYTES_MAX, REF_CHARS_MAX
+from runtime.streams import EVENT_BYTES_MAX, REF_BYTES_MAX
 
 BEGAN = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -37,7 +37,7 @@ def test_an_empty_listing_is_one_part_that_shows_nothing() -> None:
     assert ([], 1, 1) == (only.refs, only.part, only.parts)
 
 
-@pytest.mark.parametrize("chars", [10, REF_CHARS_MAX])
+@pytest.mark.parametrize("chars", [10, REF_BYTES_MAX])
 def test_every_part_of_a_long_listing_fits_into_an_event(chars: int) -> None:
     refs = [f"{n:0{chars}}" for n in range(LISTED_REFS_MAX + 1)]
     parts = listed(issue=refs)

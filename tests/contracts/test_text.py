@@ -244,3 +244,25 @@ def test_the_shape_is_judged_once_where_the_fast_parser_can_read(monkeypatch: py
     monkeypatch.setattr(text, "decode", None)
     with pytest.raises(ValidationError, match="number"):
         parse(Payload, b'{"number": "one"}')
+
+
+WORDS = st.lists(
+    st.sampled_from(["\\\\", "\\u0000", "u0000", "x", "\\n", "NaN", '\\"', "-Infinity"]), max_size=6
+)
+
+
+@given(WORDS)
+def test_the_fast_parser_says_what_the_slow_one_says(words: list[str]) -> None:
+    body = f'{{"text": "{"".join(words)}"}}'.encode()
+
+    assert parse(Text, body).text == decode(body)["text"]
+
+
+@pytest.mark.parametrize("body", [b'{"text": "a", "n": NaN}', b'{"n": -Infinity, "text": "NaN"}'])
+def test_what_is_no_number_is_refused_though_words_of_that_name_are_not(body: bytes) -> None:
+    with pytest.raises(NotJson):
+        parse(Text, body)
+
+
+class Text(BaseModel):
+    text: str

@@ -8,6 +8,7 @@ from typing import NoReturn
 import pytest
 from sqlalchemy import text
 
+from contracts.envelope import SHORT_CHARS_MAX
 from runtime.postgres import make_engine
 from services.projector.understand import understand
 from services.projector.write import Sql, Writer
@@ -64,3 +65,18 @@ async def test_who_told_of_an_event_first_stays_its_teller(database: Database) -
 
 async def unread(seq: int) -> NoReturn:
     raise AssertionError(f"nothing is read back, and {seq} neither")
+
+
+async def test_a_name_longer_than_an_index_takes_is_cut_and_costs_no_row(database: Database) -> None:
+    body = samples.body("issues.opened.15").replace(
+        b'"login": "Codertocat"', b'"login": "%s"' % ("名" * 3_000).encode()
+    )
+    engine = make_engine(database.url("projector"), "test")
+    try:
+        understood = understand(samples.SOURCES, samples.delivery("issues", body, seq=1))
+        await Writer(engine, Sql.of(), samples.SOURCES, unread).fold([understood])
+        (row,) = (await snapshot(engine))["platform_events"]
+    finally:
+        await engine.dispose()
+
+    assert row["actor"] == "名" * SHORT_CHARS_MAX

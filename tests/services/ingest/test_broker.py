@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
+from providers.github import PROVIDER
 from runtime import streams
-from tests.services.ingest.door import BODY, Door, eventually, open_door
+from services.ingest.receive import Endpoint
+from tests.providers.driving import source_of
+from tests.services.ingest.door import BODY, SECRET, Door, eventually, open_door
 from tests.services.ingest.own_broker import OwnBroker
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +57,17 @@ async def test_no_answer_before_the_acknowledgement(stoppable: OwnBroker) -> Non
         assert not done
         stoppable.resume()
         assert (await waiting).json()["seq"] == 1
+
+
+async def test_a_sender_that_waits_less_is_answered_in_its_own_time(stoppable: OwnBroker) -> None:
+    await stoppable.start()
+    hasty = [Endpoint(source_of(replace(PROVIDER, answer_s_max=0.2)), lambda: [SECRET])]
+    async with stoppable.operator() as js, open_door(stoppable.url, js, hasty) as door:
+        stoppable.pause()
+        async with asyncio.timeout(streams.PUBLISH_ATTEMPT_S - 0.5):
+            answer = await door.post()
+        assert (answer.status_code, answer.json()["reason"]) == (503, "broker_away")
+        stoppable.resume()
 
 
 @pytest.mark.parametrize("body", [BODY, LARGE], ids=["small", "large"])

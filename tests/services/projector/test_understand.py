@@ -97,10 +97,26 @@ def test_an_event_larger_than_a_message_parks_and_is_never_published() -> None:
 
 
 def test_a_ref_too_long_for_an_index_parks() -> None:
-    long = body("issues.opened.15").replace(b"Codertocat/Hello-World", b"x" * streams.REF_CHARS_MAX)
+    long = body("issues.opened.15").replace(b"Codertocat/Hello-World", b"x" * streams.REF_BYTES_MAX)
     understood = understand(SOURCES, delivery("issues", long, 1))
 
     assert ("parked", "ref_too_long") == (understood.status, understood.reason)
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00.000001+00:01"])
+def test_a_time_that_no_calendar_has_parks(time: str) -> None:
+    early = body("issues.opened.15").replace(
+        b'"created_at": "2019-05-15T15:20:18Z"', f'"created_at": "{time}"'.encode()
+    )
+    understood = understand(SOURCES, delivery("issues", early, 1))
+
+    assert ("parked", "impossible_time") == (understood.status, understood.reason)
+
+
+def test_a_year_in_a_title_is_no_time() -> None:
+    titled = body("issues.opened.15").replace(b"Spelling error", b"0001-01-01 and 9999-12-31")
+
+    assert understand(SOURCES, delivery("issues", titled, 1)).status == "projected"
 
 
 @pytest.mark.parametrize("count", [3, 5_000])
