@@ -6,6 +6,7 @@ import asyncio
 import os
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import nats.errors
@@ -143,6 +144,19 @@ async def _services(known: State | None, report: Report) -> None:
     report.facts["closed_sources"] = known.closed_sources
     for source, missing in sorted(known.closed_sources.items()):
         report.add(f"{source}'s door", "warning", f"closed: set {missing} and restart `odooops up`")
+    for path in known.secret_files.values():
+        if not _holds_a_secret(Path(path)):
+            report.add(
+                "a door", "warning", f"{path} holds no secret: put it back, and the source is open again"
+            )
+
+
+def _holds_a_secret(path: Path) -> bool:
+    """Whether a file of secrets has a line that is not empty; one that cannot be read is none of ours to judge."""
+    try:
+        return any(path.read_bytes().splitlines())
+    except OSError:
+        return path.exists()
 
 
 def _unsigned(servers: Servers, report: Report) -> None:
