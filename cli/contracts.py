@@ -75,6 +75,10 @@ def write(folder: Path, wanted: Mapping[str, str]) -> None:
 def check(against: str | None) -> bool:
     """Print how the events differ from those at a git ref, the newest tag unless given; whether nothing breaks."""
     ref = against or newest_tag(ROOT) or HEAD
+    if against is None and ref == HEAD:
+        terminal.say(
+            "there is no tag yet: compared with the last commit, so what it changed itself is not seen"
+        )
     found = differences(schemas_at(ROOT, ref), {name: schema_of(event) for name, event in EVENTS.items()})
     for difference in sorted(found, key=lambda each: not each.breaking):
         terminal.console().print(terminal.clean(str(difference)), soft_wrap=True)

@@ -31,6 +31,7 @@ SEQ_MAX = 2**63 - 1
 _AGE = re.compile(r"(\d{1,6})\s*(s|m|h|d|w)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
+_NOBODY = {"webhook": "nobody: the source is unsigned"}
 _COLUMNS = (
     "source, identity, kind, via, status, reason, refs, received_at, verified_by, body_bytes, body_sha256, "
     "stream_seq, last_seq, attempts, first_tried_at, last_error"
@@ -231,7 +232,7 @@ def _print_stored(stored: Delivery | str) -> None:
             "kind": stored.kind,
             "received": stored.received_at,
             "via": stored.via,
-            "verified by": stored.verified_by or "nobody: the source is unsigned",
+            "verified by": stored.verified_by or _NOBODY.get(stored.via, "the broker, which knows its users"),
             "body": f"{len(stored.body)} bytes, sha256 {stored.body_sha256}",
             **{f"  {name}": value for name, value in stored.headers.items()},
         }

@@ -88,9 +88,12 @@ def post(base: str, parcel: Parcel, source: Source, secret: Secret) -> tuple[int
         raise NotSent(f"the body has {len(body)} bytes, ingest takes at most {BODY_BYTES_MAX}")
     event, delivery = require_ascii(parcel.event), require_identity(parcel.delivery)
     compose: port.Compose = source.provider.compose  # type: ignore[assignment]  # it takes requests
-    made = compose(
-        port.Parcel(body=body, event=event, delivery=delivery, at=datetime.now(UTC)), source, secret
-    )
+    try:
+        made = compose(
+            port.Parcel(body=body, event=event, delivery=delivery, at=datetime.now(UTC)), source, secret
+        )
+    except (ValueError, port.Refused) as error:
+        raise BadSettings(f"{source.name} cannot send this with the secret {secret.name}: {error}") from None
     target = f"{source.file.endpoint}?{made.query}" if made.query else str(source.file.endpoint)
     connection = _connection(base)
     try:

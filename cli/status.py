@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter as Tally
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import nats.errors
@@ -32,6 +32,10 @@ STREAM_WARNING_FRACTION = 0.80
 STREAM_BAD_FRACTION = 0.95
 LAG_WARNING_COUNT = 10_000
 STATEMENT_MS_MAX = 5_000
+
+CLOSED = "odooops_ingest_closed"
+REQUESTS = "odooops_ingest_requests_total"
+"""Metrics of ingest: services.ingest.receive."""
 
 Word = Literal["not asked", "ok", "warning", "unknown", "bad"]
 WORDS: tuple[Word, ...] = ("not asked", "ok", "warning", "unknown", "bad")
@@ -141,22 +145,33 @@ async def _services(known: State | None, report: Report) -> None:
         else:
             where = f"{known.http_url}/webhooks/<source>" if name == "ingest" else f"ops port {port}"
             report.add(name, "ok", f"ready, process {pid}, {where}")
-    report.facts["closed_sources"] = known.closed_sources
-    for source, missing in sorted(known.closed_sources.items()):
-        report.add(f"{source}'s door", "warning", f"closed: set {missing} and restart `odooops up`")
-    for path in known.secret_files.values():
-        if not _holds_a_secret(Path(path)):
-            report.add(
-                "a door", "warning", f"{path} holds no secret: put it back, and the source is open again"
-            )
+    await _doors(known, report)
 
 
-def _holds_a_secret(path: Path) -> bool:
-    """Whether a file of secrets has a line that is not empty; one that cannot be read is none of ours to judge."""
-    try:
-        return any(path.read_bytes().splitlines())
-    except OSError:
-        return path.exists()
+async def _doors(known: State, report: Report) -> None:
+    """Which sources take nothing now, and which have refused all that came: a wrong secret looks like that."""
+    closed = await ports.metrics_at(known.ops_host, known.ops_ports["ingest"], CLOSED)
+    requests = await ports.metrics_at(known.ops_host, known.ops_ports["ingest"], REQUESTS)
+    if closed is None or requests is None:
+        return  # that ingest does not answer was said already
+    report.facts["closed_sources"] = sorted(labels["source"] for labels, value in closed if value)
+    for source in report.facts["closed_sources"]:
+        report.add(f"{source}'s door", "warning", "closed: its secret is not set, or the file of it is empty")
+    taken: Tally[str] = Tally()
+    refused: dict[str, Tally[str]] = {}
+    for labels, value in requests:
+        if labels["status"].startswith("2"):
+            taken[labels["source"]] += int(value)
+        elif labels["source"] not in ("unknown", *report.facts["closed_sources"]):
+            refused.setdefault(labels["source"], Tally())[labels["reason"]] += int(value)
+    report.facts["refused"] = {source: dict(reasons) for source, reasons in sorted(refused.items())}
+    for source, reasons in sorted(refused.items()):
+        why = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        if taken[source]:
+            said = f"{sum(reasons.values())} refused and {taken[source]} taken since ingest started: {why}"
+            report.add(f"{source}'s door", "ok", said)
+        else:
+            report.add(f"{source}'s door", "warning", f"all refused since ingest started: {why}")
 
 
 def _unsigned(servers: Servers, report: Report) -> None:

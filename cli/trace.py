@@ -15,6 +15,7 @@ EVENTS_MAX = 2_000
 STATEMENT_MS_MAX = 10_000
 LIKE_SHA = re.compile(r"[0-9a-f]{7,39}")
 """The beginning of a commit's sha."""
+SHA = re.compile(r"[0-9a-f]{40}")
 MEETING_PLACES = ("code.pushed", "listing.completed")
 """Types whose ref is a place that unrelated things pass through: a branch, a scope."""
 
@@ -60,6 +61,7 @@ class NothingFound(Trouble):
 
 async def run(servers: Servers, wanted: str, as_json: bool) -> None:
     """Print the timeline of a ref, a commit's sha (7 digits or more) or a correlation id; the newest comes last."""
+    wanted = _as_stored(wanted)
     rows, more = await timeline(servers, wanted)
     if not rows:
         raise NothingFound(
@@ -97,6 +99,14 @@ async def timeline(servers: Servers, wanted: str) -> tuple[list[dict[str, Any]],
         rows += [dict(row) for row in told.mappings()]
     rows.reverse()
     return sorted(rows, key=lambda row: row["occurred_at"]), more
+
+
+def _as_stored(wanted: str) -> str:
+    """What was pasted, in the form in which it stands: a message id without its brackets, a sha in lower case."""
+    bare = wanted.strip().removeprefix("<").removesuffix(">")
+    if not bare:
+        raise NothingFound("what is to be traced is empty: give a ref, a commit's sha or a correlation id")
+    return bare.lower() if LIKE_SHA.fullmatch(bare.lower()) or SHA.fullmatch(bare.lower()) else bare
 
 
 def _first_line(value: object) -> object:

@@ -73,7 +73,9 @@ class ProviderFile(Strict):
     endpoint: str | None = Field(
         default=None, pattern=ENDPOINT_PATTERN, description="where it posts to; none for what is only polled"
     )
-    secrets: list[str] = Field(default=[], description="names of environment variables, never values")
+    secrets: list[VariableName] = Field(
+        default=[], description="names of environment variables, never values"
+    )
     unsigned: bool = False
     """True only where the sender cannot sign at all; everybody can then write into the log."""
     events: list[str] = []

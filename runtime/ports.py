@@ -7,12 +7,16 @@ import errno
 import json
 import socket
 import sys
+from collections.abc import Mapping
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from runtime.settings import BadSettings
 
 ANSWER_S_MAX = 6.0
 """A service asks its own servers first, each for up to 2 s."""
 ANSWER_BYTES_MAX = 64 * 1024
+METRICS_BYTES_MAX = 4_000_000
 
 
 def reserve(host: str, port: int) -> socket.socket | None:
@@ -52,13 +56,27 @@ async def problems_at(host: str, port: int) -> dict[str, str] | None:
     return {str(part): str(sentence) for part, sentence in problems.items()}
 
 
-async def _get(host: str, port: int, path: str) -> bytes:
-    """A whole answer, headers and body, of at most ANSWER_BYTES_MAX."""
+Labels = Mapping[str, str]
+
+
+async def metrics_at(host: str, port: int, name: str) -> list[tuple[Labels, float]] | None:
+    """The samples called `name` of the service with this ops port; None where it does not answer."""
+    try:
+        async with asyncio.timeout(ANSWER_S_MAX):
+            answer = await _get(host, port, "/metrics", METRICS_BYTES_MAX)
+        families = text_string_to_metric_families(answer.partition(b"\r\n\r\n")[2].decode())
+        return [(s.labels, s.value) for family in families for s in family.samples if s.name == name]
+    except (OSError, ValueError):
+        return None
+
+
+async def _get(host: str, port: int, path: str, bytes_max: int = ANSWER_BYTES_MAX) -> bytes:
+    """A whole answer, headers and body, of at most `bytes_max`."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         answer = b""
-        while chunk := await reader.read(ANSWER_BYTES_MAX - len(answer)):
+        while chunk := await reader.read(bytes_max - len(answer)):
             answer += chunk
         return answer
     finally:

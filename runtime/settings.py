@@ -137,17 +137,18 @@ def secret_values(names: Sequence[str]) -> list[tuple[str, bytes]]:
     """The secrets called `names` that are set, each with its value: from X, and line by line from X_FILE.
 
     A secret from a file is named `X_FILE:<line>`. Values are taken as they stand: spaces and quotes belong to
-    them, only a line's end does not. At most SECRETS_PER_SOURCE_MAX are taken, more is BadSettings.
+    them, only a line's end does not; one of spaces alone is none. At most SECRETS_PER_SOURCE_MAX are taken, more
+    is BadSettings.
     """
     found: list[tuple[str, bytes]] = []
     for name in names:
         value = os.environ.get(name)
-        if value:
+        if value and value.strip():
             found.append((name, os.fsencode(value)))
         path = os.environ.get(f"{name}_FILE")
         if path:
             lines = _read(f"{name}_FILE", path).splitlines()
-            found += [(f"{name}_FILE:{n}", line) for n, line in enumerate(lines, 1) if line]
+            found += [(f"{name}_FILE:{n}", line) for n, line in enumerate(lines, 1) if line.strip()]
     if len(found) > SECRETS_PER_SOURCE_MAX:
         raise BadSettings(
             f"{names[0]}: {len(found)} secrets are set, at most {SECRETS_PER_SOURCE_MAX} are tried"

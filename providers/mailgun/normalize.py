@@ -174,7 +174,7 @@ def _domain(said: Said) -> str:
     if domain is None:
         raise Unintelligible(
             "no_domain",
-            "The event names no sending domain: name it as options.domain of this source, then retry.",
+            "The event names no sending domain: name it as options.domain of this source.",
         )
     return domain.lower()
 

@@ -25,7 +25,7 @@ def items(kind: str, scope: str, page: bytes) -> list[Item]:
     domain = domain_of(scope)
     if kind != EVENTS or domain is None:
         raise Unintelligible(
-            "no_such_listing", "Of Mailgun we read the events of a domain, and nothing else."
+            "no_such_listing", "Of Mailgun we read `events`, in a scope like mg.example.com/events."
         )
     try:
         shown = parse(Page, page).items

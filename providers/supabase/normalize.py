@@ -79,7 +79,7 @@ def _primary_key(change: Change, options: SupabaseOptions) -> dict[str, str]:
         raise Unintelligible(
             "no_primary_key",
             "The row lacks a column of its primary key, or it is no scalar: name the columns of this table"
-            " in options.primary_keys of this source, then retry.",
+            " in options.primary_keys of this source.",
         )
     return {name: str(value) for name, value in key.items()}
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -35,6 +36,7 @@ SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 10),
 )
 IN_FLIGHT = Gauge("odooops_ingest_body_bytes", "Bytes of bodies held in memory")
+CLOSED = Gauge("odooops_ingest_closed", "1 where a source takes nothing, for want of a secret", ["source"])
 
 HEALTH = "/healthz"
 WEBHOOKS = "/webhooks/"
@@ -71,6 +73,8 @@ class Receiver:
         self._log = log
         self._seldom = Seldom(log)
         IN_FLIGHT.set_function(lambda: self.memory.held)
+        for each in self._endpoints.values():
+            CLOSED.labels(each.source.name).set_function(partial(_closed, each))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -183,6 +187,10 @@ def _shaped(endpoint: Endpoint | None, outcome: Stored | Refused, request: Reque
         if granted is not None:
             return granted
     return provider.answer(outcome, request)
+
+
+def _closed(endpoint: Endpoint) -> float:
+    return float(endpoint.closed is not None)
 
 
 def _label(endpoint: Endpoint | None) -> str:

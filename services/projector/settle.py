@@ -78,16 +78,16 @@ def _settle_identity(
         elif delivery.body_sha256 == first_body:
             settled.ledger.append(copy_row(delivery, tried_at))
         else:
-            settled.ledger.append(ledger_row(in_conflict(understood), tried_at))
+            settled.ledger.append(ledger_row(in_conflict(understood, first_seq), tried_at))
     if known and first.seq < min(row.stream_seq for row in known):
         settled.refold.update(group[0].refs)
         for row in known:
             settled.refold.update(row.refs)
             if row.body_sha256 != first_body:
-                settled.ledger.append(_demoted(identity, row))
+                settled.ledger.append(_demoted(identity, row, first_seq))
 
 
-def _demoted(identity: Identity, row: Known) -> DeliveryRow:
+def _demoted(identity: Identity, row: Known, first_seq: int) -> DeliveryRow:
     source, name = identity
     return DeliveryRow(
         source=source,
@@ -98,4 +98,5 @@ def _demoted(identity: Identity, row: Known) -> DeliveryRow:
         reason="another_body_came_first",
         refs=[],
         event_count=0,
+        last_error=f"the delivery at sequence {first_seq} has the same identity and another body",
     )

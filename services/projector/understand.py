@@ -131,10 +131,16 @@ def _without_body(delivery: Delivery, **ended: Any) -> Understood:
     return Understood(delivery=replace(delivery, body=b""), body_bytes=len(delivery.body), **ended)
 
 
-def in_conflict(understood: Understood) -> Understood:
+def in_conflict(understood: Understood, first_seq: int) -> Understood:
     """The same delivery, where another body of its identity came first: it folds nothing and publishes nothing."""
     return replace(
-        understood, status="conflict", reason="another_body_came_first", statements=(), rows=(), refs=()
+        understood,
+        status="conflict",
+        reason="another_body_came_first",
+        error=f"the delivery at sequence {first_seq} has the same identity and another body",
+        statements=(),
+        rows=(),
+        refs=(),
     )
 
 

@@ -97,7 +97,9 @@ async def traced(capsys: pytest.CaptureFixture[str], wanted: str) -> list[dict[s
     return rows
 
 
-@pytest.mark.parametrize("wanted", [SHA, SHA[:8], PULL, "github:deployment/3", "github:run/1/1"])
+@pytest.mark.parametrize(
+    "wanted", [SHA, SHA[:8], SHA.upper(), f" <{PULL}> ", PULL, "github:deployment/3", "github:run/1/1"]
+)
 async def test_a_commit_is_followed_from_any_of_its_things(
     capsys: pytest.CaptureFixture[str], wanted: str
 ) -> None:

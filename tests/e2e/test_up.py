@@ -322,6 +322,18 @@ def test_a_second_secret_counts_beside_the_folders_own(tmp_path: Path) -> None:
         by_second = ("send", str(ISSUE), "--event", "issues", "--secret-env", "GITHUB_WEBHOOK_SECRET_2")
         sent = odooops(up, *by_second, env=second)
         assert sent.returncode == 0, sent.stdout
+
+        # What the doors take is asked of ingest, which reads the files of secrets again when they change.
+        (data_dir / "secrets" / "plane_webhook_secret").write_text("")
+        wrong = ("send", str(ISSUE), "--event", "issue", "--source", "vercel", "--secret-env", "WRONG")
+        assert odooops(up, *wrong, env={"WRONG": "not Vercel's"}).returncode == 1
+
+        def told() -> dict[str, Any]:
+            facts: dict[str, Any] = json.loads(odooops(up, "status", "--json").stdout)
+            return facts
+
+        eventually(lambda: "plane" in str(told()["closed_sources"]), "status names the closed source")
+        assert told()["refused"] == {"vercel": {"bad_signature": 1}}
     with running(data_dir, env={"GITHUB_WEBHOOK_SECRET": "of my own"}) as up:
         assert "GITHUB_WEBHOOK_SECRET" not in up.state["secret_files"]
     assert own.read_text() == "of the folder\n"

@@ -248,3 +248,11 @@ def test_more_secrets_than_are_tried_are_refused_and_none_is_shown(
     assert most == len(secret_values(["A"]))
     secrets.setenv("B", SECRET)
     assert f"A: {most + 1} secrets are set, at most {most} are tried" == refusal(secret_values, ["A", "B"])
+
+
+def test_a_blank_line_is_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"  \n\n\t\nreal one\n")
+    monkeypatch.setenv("A_SECRET", "   ")
+    monkeypatch.setenv("A_SECRET_FILE", str(tmp_path / "secret"))
+
+    assert settings.secret_values(["A_SECRET"]) == [("A_SECRET_FILE:4", b"real one")]
