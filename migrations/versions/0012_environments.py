@@ -12,6 +12,7 @@ depends_on = None
 INDEX = "CREATE INDEX deployments_env ON ops.deployments USING btree (env, deployed_at)"
 
 # One row for each environment, whether anything is known of it or not: NULL is "not known", and nothing is guessed.
+# What serves an environment is what was deployed or promoted to it last.
 # Health is the worst of the newest word of every check in the last week; an older one says nothing about now.
 VIEW = """
 CREATE VIEW ops.environments_now AS
@@ -31,9 +32,14 @@ LEFT JOIN LATERAL (
     FROM ops.do_databases_now AS t WHERE t.env = e.env AND t.gone IS NOT TRUE
 ) AS d ON true
 LEFT JOIN LATERAL (
-    SELECT t.commit_sha, t.ref AS deployment_ref, t.repository, t.project, t.url, t.deployed_at
-    FROM ops.deployments AS t WHERE t.env = e.env AND t.status = 'success'
-    ORDER BY t.deployed_at DESC NULLS LAST, t.ref LIMIT 1
+    SELECT o.* FROM (
+        (SELECT t.commit_sha, t.ref AS deployment_ref, t.repository, t.project, t.url, t.deployed_at
+        FROM ops.deployments AS t WHERE t.env = e.env AND t.status = 'success'
+        ORDER BY t.deployed_at DESC NULLS LAST, t.ref LIMIT 1)
+        UNION ALL
+        SELECT t.commit_sha, t.ref, t.repository, t.project, t.url, s.changed_at
+        FROM ops.deployment_targets AS s JOIN ops.deployments AS t ON t.ref = s.deployment_ref WHERE s.env = e.env
+    ) AS o ORDER BY o.deployed_at DESC NULLS LAST, o.deployment_ref LIMIT 1
 ) AS r ON true
 LEFT JOIN LATERAL (
     SELECT CASE max(CASE n.status WHEN 'ok' THEN 0 WHEN 'degraded' THEN 2 WHEN 'failing' THEN 3 ELSE 1 END)
