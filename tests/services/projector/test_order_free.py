@@ -38,6 +38,9 @@ POLLS = (None, None, None, *paths("issues")[:2])
 """Of a scope, and of its source's webhooks."""
 
 
+EVERY_FAMILY = (*FAMILIES, POLLS)
+Families = Sequence[Sequence[Path | None]]
+
 SCOPE = ("digitalocean", "droplets")
 BEGAN = RECEIVED_AT - timedelta(hours=2)
 
@@ -72,7 +75,7 @@ KINDS = ("new", "new", "copy", "copy under another header", "redelivered", "conf
 
 
 @st.composite
-def logs(draw: st.DrawFn, families: Sequence[Sequence[Path | None]] = (*FAMILIES, POLLS)) -> list[Delivery]:
+def logs(draw: st.DrawFn, families: Families = EVERY_FAMILY, kinds: Sequence[str] = KINDS) -> list[Delivery]:
     """A short log of real deliveries with re-deliveries, copies and conflicting bodies among them."""
     family = draw(st.sampled_from(families))
     chosen = draw(st.lists(st.sampled_from(family), min_size=1, max_size=7))
@@ -80,7 +83,7 @@ def logs(draw: st.DrawFn, families: Sequence[Sequence[Path | None]] = (*FAMILIES
     for seq, path in enumerate(chosen, 1):
         fresh = polled(draw, seq) if path is None else log([path], seq)[0]
         earlier = draw(st.sampled_from(made)) if made else None
-        kind = draw(st.sampled_from(KINDS)) if earlier else "new"
+        kind = draw(st.sampled_from(kinds)) if earlier else "new"
         if earlier is None or kind == "new":
             made.append(fresh)
         elif kind == "copy":
@@ -101,10 +104,10 @@ def logs(draw: st.DrawFn, families: Sequence[Sequence[Path | None]] = (*FAMILIES
 
 @st.composite
 def processings(
-    draw: st.DrawFn, families: Sequence[Sequence[Path | None]] = (*FAMILIES, POLLS)
+    draw: st.DrawFn, families: Families = EVERY_FAMILY, kinds: Sequence[str] = KINDS
 ) -> tuple[list[Delivery], list[list[Delivery]]]:
     """A log, and batches in which all of it is delivered at least once, in some order, some of it again."""
-    entries = draw(logs(families))
+    entries = draw(logs(families, kinds))
     again = draw(st.lists(st.sampled_from(entries), max_size=4))
     order = draw(st.permutations([*entries, *again]))
     batches: list[list[Delivery]] = [[]]
@@ -148,7 +151,7 @@ def _once(batch: Sequence[Delivery]) -> list[Delivery]:
 
 
 @pytest.mark.anyio
-@given(processing=processings((POLLS,)))
+@given(processing=processings((POLLS,), ("new", "conflict", "conflict")))
 @settings(max_examples=60, phases=[Phase.generate])
 async def test_any_processing_of_polls_and_listings_gives_the_same_rows(
     processing: tuple[list[Delivery], list[list[Delivery]]], engine: AsyncEngine
