@@ -146,6 +146,7 @@ def _change(kind: Kind, entry: Declaration, tables: Tables, present: bool) -> Ch
         delivery="",
         received_at=entry.occurred_at,
         via="ssot",
+        observed=False,
         data=b"",
     )
     columns: dict[str, tuple[Any, Any]] = {}

@@ -126,7 +126,7 @@ async def show(servers: Servers, name: str, as_json: bool, raw: bool) -> None:
         _print_stored(each)
 
 
-def since(given: str, now: datetime) -> datetime:
+def since(given: str, now: datetime, option: str = "--since") -> datetime:
     """A moment: an age like `90m`, `2d`, or a date or time in ISO 8601 (UTC unless it says otherwise)."""
     age = _AGE.fullmatch(given.strip())
     try:
@@ -135,7 +135,7 @@ def since(given: str, now: datetime) -> datetime:
         moment = datetime.fromisoformat(given.strip())
     except (ValueError, OverflowError):
         raise BadSettings(
-            f"--since {given}: give an age like 90m, 6h or 2d, or a time like 2026-01-31T12:00"
+            f"{option} {given}: give an age like 90m, 6h or 2d, or a time like 2026-01-31T12:00"
         ) from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 

@@ -250,24 +250,40 @@ def observe_command(
     complete: Annotated[
         bool, typer.Option("--complete", help="This is the whole listing: what it does not show is gone.")
     ] = False,
+    fetched_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="When it answered: an age like 90m or 2d, or an ISO time. Else each FILE's own time of change.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be stored, and store nothing.")
     ] = False,
 ) -> None:
-    """Store what an API has just answered.
+    """Store what an API has answered.
 
     As in: curl … | odooops observe digitalocean droplets --complete
+
+    What was answered later counts, so a saved answer has the time at which its file was last changed; one that was
+    copied since needs --fetched-at. Standard input has been fetched now.
 
     Passwords, and whatever else must not be stored, are removed first. An answer to a question with a filter is a
     listing of its own and needs a --scope.
     """
     from cli import observe
+    from cli.deliveries import since
 
     for file in files or ():
         if file != observe.STDIN and not file.is_file():
             raise typer.BadParameter(f"there is no file '{file}'")
     given = observe.Answers(
-        source=source, kind=kind, scope=scope or kind, files=files or [observe.STDIN], complete=complete
+        source=source,
+        kind=kind,
+        scope=scope or kind,
+        files=files or [observe.STDIN],
+        complete=complete,
+        fetched_at=since(fetched_at, datetime.now(UTC), "--fetched-at") if fetched_at else None,
     )
     asyncio.run(observe.run(_servers(context, data_dir), given, dry_run))
 

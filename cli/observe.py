@@ -22,7 +22,7 @@ from cli.reach import Servers, Trouble
 from contracts import own
 from contracts.delivery import Delivery
 from contracts.observation import observation
-from contracts.polls import listing
+from contracts.polls import WEBHOOKS, listing
 from providers.port import Item, Items, Provider, Source, Unintelligible
 from providers.registry import sources
 from runtime import bus, ssot
@@ -51,6 +51,17 @@ class Answers:
     files: Sequence[Path]
     complete: bool
     """Whether the pages are the whole listing, so that what they do not show is gone."""
+    fetched_at: datetime | None = None
+    """When the API answered; None: when each file was last written, or now for standard input."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What one page shows. It was asked for at `began` or later, and had answered at `fetched_at`."""
+
+    items: Sequence[Item]
+    began: datetime
+    fetched_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +76,8 @@ class Outcome:
 async def run(servers: Servers, given: Answers, dry_run: bool) -> None:
     """Store what the answers show and print the count; with `dry_run` print it all and store nothing."""
     if dry_run:
-        _print_items(_items(_source(servers, given.source), given))
+        pages = _pages(_source(servers, given.source), given, datetime.now(UTC))
+        _print_items([item for page in pages for item in page.items])
         return
     done = await store(servers, given)
     _say(
@@ -81,15 +93,18 @@ async def store(servers: Servers, given: Answers) -> Outcome:
     started_at = datetime.now(UTC)
     source = _source(servers, given.source)
     address = servers.nats(OPERATOR)
-    items = _items(source, given)
+    pages = _pages(source, given, started_at)
     # What two pages show was read twice, and is as the later one says: a run shows each thing once.
-    newest = {item.ref: item for item in items}.values()
+    in_time = sorted(pages, key=lambda page: page.fetched_at)
+    sights = {item.ref: (item, page.fetched_at) for page in in_time for item in page.items}
+    newest = [item for item, _ in sights.values()]
     async with reach.broker(address, OPERATOR) as client:
-        stored = await _store(client.jetstream(), _sights(source, newest))
+        stored = await _store(client.jetstream(), _sights(source, sights.values()))
         if given.complete:
             # Its last part completes the listing: it comes when all that it speaks of is in the log.
-            await _store(client.jetstream(), _completion(source, given, newest, started_at))
-    return Outcome(len(items), len(newest), stored)
+            began = min(page.began for page in pages)
+            await _store(client.jetstream(), _completion(source, given, newest, began))
+    return Outcome(sum(len(page.items) for page in pages), len(newest), stored)
 
 
 def _source(servers: Servers, name: str) -> Source:
@@ -102,22 +117,28 @@ def _source(servers: Servers, name: str) -> Source:
     return read[name]
 
 
-def _items(source: Source, given: Answers) -> list[Item]:
-    """What all pages show. Raises NotObserved for one that is not understood, or that is only a part."""
+def _pages(source: Source, given: Answers, started_at: datetime) -> list[Page]:
+    """All pages. Raises NotObserved for one that is not understood, or that is only a part."""
+    if given.fetched_at is not None and given.fetched_at > started_at:
+        raise BadSettings("--fetched-at is later than now: an answer cannot be")
     if not _SCOPE.fullmatch(given.scope):
         raise BadSettings(f"a scope has 1 to {SCOPE_CHARS_MAX} printable ASCII characters and no spaces")
+    if given.scope == WEBHOOKS:
+        raise BadSettings(f"the scope {WEBHOOKS} is that of what is posted to us: choose another --scope")
     cut: Items = source.provider.items  # type: ignore[assignment]  # the source was chosen by it
-    items: list[Item] = []
+    pages: list[Page] = []
     totals: set[int | None] = set()
     for file in given.files:
         page = _read(file)
         try:
-            items += cut(given.kind, given.scope, page)
+            items = cut(given.kind, given.scope, page)
             if given.complete:
                 totals.add(_total(source.provider, page))
         except Unintelligible as error:
             raise NotObserved(f"{_called(file)}: {error} ({error.reason})") from None
-    seen = len({item.ref for item in items})
+        began, fetched_at = _times(file, given, started_at)
+        pages.append(Page(items=items, began=began, fetched_at=fetched_at))
+    seen = len({item.ref for page in pages for item in page.items})
     if totals - {None, seen}:
         # Another number on each page: something came or went in between, and another thing may have been skipped.
         said = " and ".join(str(total) for total in sorted(total for total in totals if total is not None))
@@ -125,7 +146,17 @@ def _items(source: Source, given: Answers) -> list[Item]:
             f"this is not the whole listing: it shows {seen}, and says that there are {said}. "
             "Give the files of all pages, read anew, or leave out --complete"
         )
-    return items
+    return pages
+
+
+def _times(file: Path, given: Answers, started_at: datetime) -> tuple[datetime, datetime]:
+    """From when and until when the page was fetched. Of standard input that is as long as we were waiting for it."""
+    if given.fetched_at is not None:
+        return given.fetched_at, given.fetched_at
+    if file == STDIN:
+        return started_at, datetime.now(UTC)
+    written_at = min(datetime.fromtimestamp(file.stat().st_mtime, UTC), started_at)
+    return written_at, written_at
 
 
 def _total(provider: Provider, page: bytes) -> int | None:
@@ -150,9 +181,9 @@ def _called(file: Path) -> str:
     return "standard input" if file == STDIN else str(file)
 
 
-def _sights(source: Source, items: Iterable[Item]) -> list[Delivery]:
-    """One delivery for each thing, all of one run."""
-    run_id, fetched_at = str(uuid4()), datetime.now(UTC)
+def _sights(source: Source, sights: Iterable[tuple[Item, datetime]]) -> list[Delivery]:
+    """One delivery for each thing and the time at which it was fetched, all of one run."""
+    run_id = str(uuid4())
     return [
         observation(
             source=source.name,
@@ -163,7 +194,7 @@ def _sights(source: Source, items: Iterable[Item]) -> list[Delivery]:
             run_id=run_id,
             fetched_at=fetched_at,
         )
-        for item in items
+        for item, fetched_at in sights
     ]
 
 

@@ -15,6 +15,24 @@ from contracts.delivery import Delivery, MalformedName, Via, body_sha256, requir
 from contracts.text import clean_value
 
 OBSERVED = "observed"
+WORK_ITEM_KINDS = frozenset(("issue", "pull_request", "work_item"))
+PRESENT_KINDS = WORK_ITEM_KINDS | frozenset(("database", "droplet", "firewall"))
+"""Kinds of items that are there or are gone: what a whole listing does not show any more."""
+RECORD_KINDS = frozenset(
+    (
+        "action",
+        "check_run",
+        "check_suite",
+        "comment",
+        "deployment",
+        "deployment_status",
+        "event",
+        "job",
+        "project",
+        "run",
+    )
+)
+"""Kinds of items that happened, or are told of in another way: that a listing misses one says nothing."""
 SETTLED_S = 2
 """An observation that was fetched this long after the thing's own time has seen the whole second of it."""
 
@@ -22,6 +40,11 @@ SETTLED_S = 2
 def observed_kind(kind: str) -> str:
     """The kind of a delivery that shows a `kind`."""
     return f"{OBSERVED}.{kind}"
+
+
+def is_observed(kind: str) -> bool:
+    """Whether a delivery of this kind shows what we fetched."""
+    return kind.startswith(f"{OBSERVED}.")
 
 
 def observed_body(scope: str, item: Any) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from contracts.envelope import Event, Level, RunEvent
 from contracts.version import Int64, Moment, moment
@@ -14,6 +15,8 @@ from contracts.version import Int64, Moment, moment
 PollStatus = Literal["running", "success", "partial", "failed"]
 """`partial`: some of it could not be read, and what was read counts."""
 
+WEBHOOKS = "webhooks"
+"""The scope of everything that a source posts to us: no poll and no listing may be called so."""
 LISTED_REFS_MAX = 500
 """Refs in one part of a listing: a part has to stay far below the largest event."""
 LISTED_CHARS_MAX = 30_000
@@ -32,6 +35,19 @@ class PollEvent(RunEvent):
     """`cron`, `manual` or `webhook`."""
     status: PollStatus
     started_at: AwareDatetime
+    provider: str | None = None
+    """Whose API is polled, where the source is not called like it: `digitalocean`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _require_scope(self.scope)
+        _require_order(self.started_at, self.occurred_at)
+        return self
+
+    @property
+    def provider_name(self) -> str:
+        """Whose API is polled."""
+        return self.provider or self.source
 
     @property
     def step(self) -> str:
@@ -73,6 +89,11 @@ class PollFinished(PollEvent):
     stale_after_s: Int64 | None = None
     """After how many seconds without another success its scope counts as stale."""
 
+    @model_validator(mode="after")
+    def _check_end(self) -> Self:
+        _require_order(self.finished_at, self.occurred_at)
+        return self
+
 
 class ListingCompleted(Event):
     """A scope was read to its end: what it did not show is gone. `ref` is the scope: `digitalocean:scope/droplets`."""
@@ -91,10 +112,29 @@ class ListingCompleted(Event):
     parts: Int64 = 1
     """Only with its last part is a listing complete."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _require_scope(self.scope)
+        _require_order(self.started_at, self.occurred_at)
+        return self
+
     @property
     def summary(self) -> str:
         return (
             f"{self.source}: {self.scope} listed, {len(self.refs)} things in part {self.part} of {self.parts}"
+        )
+
+
+def _require_scope(scope: str) -> None:
+    if scope == WEBHOOKS:
+        raise PydanticCustomError("reserved_scope", "no poll has the scope of what is posted to us")
+
+
+def _require_order(at: datetime, occurred_at: datetime) -> None:
+    # A time ahead of the event's own would be ahead of everything later too: it would never be outgrown.
+    if at > occurred_at:
+        raise PydanticCustomError(
+            "time_after_the_event", "started_at and finished_at are not after occurred_at"
         )
 
 

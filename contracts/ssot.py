@@ -82,6 +82,9 @@ class ProviderFile(Strict):
     poll_interval_s: int | None = Field(
         default=None, ge=60, description="how often a poll repairs what was missed"
     )
+    quiet_s_max: int | None = Field(
+        default=None, ge=60, description="after how many seconds without a webhook it counts as stale"
+    )
     refs: list[str] = Field(default=[], description="the forms of the refs that it names")
     feeds: list[str] = Field(default=[], description="tables of the schema ops")
     pages: list[str] = Field(default=[], description="pages of the console")

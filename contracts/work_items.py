@@ -118,6 +118,9 @@ class WorkItemObserved(WorkItemEvent):
 
     type: ClassVar[str] = "work_item.observed"
 
+    scope: str | None = None
+    """What was read when it was found: `repos/<org>/<repo>/issues`."""
+
 
 class WorkItemCommented(WorkItemEvent):
     """Somebody wrote, edited or deleted a comment: `change` says which. The text stays in the delivery."""

@@ -78,12 +78,12 @@ def _status(statement: Statement[DeploymentStatusChanged]) -> Deployment:
 
 
 def _version(statement: Statement[DeploymentStatusChanged]) -> Version:
-    """The moment; of two statements of one moment a message of the provider before what a poll saw; then the time.
+    """The moment; of two statements of one moment a message of the provider before what was fetched; then the time.
 
-    What a poll sees of a state it sees later and less exactly: it must not change a row that the message made.
+    What is fetched of a state is seen later and less exactly: it must not change a row that the message made.
     """
     event, order = statement.event, len(statement.event.moment)
-    told = int(statement.via != "poll")
+    told = int(not statement.observed)
     return (*event.moment, told, micros(event.occurred_at), *statement.version[order:])
 
 

@@ -1,4 +1,4 @@
-"""ops.do_ingest_runs: one row per poll of DigitalOcean's API over one scope."""
+"""ops.do_ingest_runs: one row per poll of DigitalOcean's API over one scope, whichever account it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contracts.polls import PollEvent, PollFinished, PollStarted
 from contracts.version import Version
 from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement
 
-SOURCE = "digitalocean"
+PROVIDER = "digitalocean"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def _run(
     error: str | None,
 ) -> Run | None:
     event: PollEvent = statement.event
-    if event.source != SOURCE:
+    if event.provider_name != PROVIDER:
         return None
     return Run(
         ref=event.ref,

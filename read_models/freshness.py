@@ -1,8 +1,8 @@
 """ops.freshness: one row per source and scope, when it was last heard of. A hot row, hence the last table to write.
 
 What webhooks say of it comes from the deliveries themselves, whatever became of them: an ignored, parked or repeated
-one proves all the same that its sender reaches us. No ref leads to a row here, so a refold leaves it alone; what it
-holds only grows.
+one proves all the same that its sender reaches us. Such a row has no ref, so no refold removes what only grows. What
+polls and listings say has the ref of its scope, and is replaced by a refold as everything that events state.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 
-from contracts.polls import ListingCompleted, PollFinished
-from contracts.version import Version, moment
-from read_models.port import GREATEST, KEY, VERSION, ReadModel, Statement, latest
+from contracts.polls import WEBHOOKS, ListingCompleted, PollFinished, scope_ref
+from contracts.version import Version, moment, version
+from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest
 
-WEBHOOKS = "webhooks"
-"""The scope of everything that a source posts to us."""
 OF_THE_LIMIT = latest("limit_version")
 OF_THE_ERROR = latest("error_version")
 
@@ -27,6 +25,8 @@ class Freshness:
 
     source: Annotated[str, KEY]
     scope: Annotated[str, KEY]
+    ref: Annotated[str | None, FACT] = None
+    """The scope's, where events speak of it; NULL for `webhooks`."""
     last_webhook_at: Annotated[datetime | None, GREATEST] = None
     last_complete_poll_at: Annotated[datetime | None, GREATEST] = None
     """When the newest poll that succeeded, or listing that came to its end, began."""
@@ -41,9 +41,15 @@ class Freshness:
     last_error: Annotated[str | None, OF_THE_ERROR] = None
 
 
-def heard(source: str, received_at: datetime) -> Freshness:
-    """The row that says that `source` posted something."""
-    return Freshness(source=source, scope=WEBHOOKS, last_webhook_at=received_at)
+def heard(source: str, received_at: datetime, seq: int, quiet_s_max: int | None) -> Freshness:
+    """The row that says that `source` posted something, and after how long a silence it is stale, if ever."""
+    return Freshness(
+        source=source,
+        scope=WEBHOOKS,
+        last_webhook_at=received_at,
+        limit_version=version(moment(received_at, rank=0), seq, 0),
+        stale_after_s=quiet_s_max,
+    )
 
 
 def _listed(statement: Statement[ListingCompleted]) -> Freshness | None:
@@ -53,6 +59,7 @@ def _listed(statement: Statement[ListingCompleted]) -> Freshness | None:
     return Freshness(
         source=event.source,
         scope=event.scope,
+        ref=scope_ref(event.source, event.scope),
         last_complete_poll_at=event.started_at,
         last_listing_at=event.started_at,
     )
@@ -60,7 +67,7 @@ def _listed(statement: Statement[ListingCompleted]) -> Freshness | None:
 
 def _polled(statement: Statement[PollFinished]) -> list[Freshness]:
     event, of_its_end = statement.event, _by_end(statement)
-    scope = Freshness(source=event.source, scope=event.scope)
+    scope = Freshness(source=event.source, scope=event.scope, ref=scope_ref(event.source, event.scope))
     if event.status == "success":
         rows = [replace(scope, last_complete_poll_at=event.started_at)]
     else:
@@ -88,5 +95,5 @@ READ_MODEL = ReadModel(
     name="freshness",
     row=Freshness,
     folds={ListingCompleted: _listed, PollFinished: _polled},
-    ref_column=None,
+    ref_column="ref",
 )

@@ -79,6 +79,8 @@ class Statement(Generic[E]):
     delivery: str
     received_at: datetime
     via: Via
+    observed: bool
+    """Whether it shows what was fetched, by whatever way it came, and not what the provider told."""
     data: bytes
 
     @property

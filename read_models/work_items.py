@@ -2,7 +2,7 @@
 
 A ref begins with its system's name, so GitHub and Plane never speak of one row: a column that only one of them knows
 is NULL in the rows of the other and can wipe nothing out.
-Read what counts now (status, deleted, archived) from the view ops.work_items_now.
+Read what counts now (status, deleted, archived, gone) from the view ops.work_items_now.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
+from contracts.observation import WORK_ITEM_KINDS
 from contracts.polls import ListingCompleted
 from contracts.version import Version, from_micros
 from contracts.work_items import (
@@ -30,6 +31,7 @@ from read_models.port import (
     KEY,
     LATEST,
     VERSION,
+    Index,
     ReadModel,
     Statement,
     latest,
@@ -39,9 +41,6 @@ from read_models.port import (
 NAMED = latest("named_version")
 OF_PULL_REQUEST = latest("pull_request_version")
 
-LISTED_KINDS = frozenset(("work_item", "issue", "pull_request"))
-"""Kinds of listings whose refs are work items."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkItem:
@@ -50,6 +49,12 @@ class WorkItem:
     """
 
     work_item_ref: Annotated[str, KEY]
+    source: Annotated[str | None, FACT] = None
+    scope: Annotated[str | None, FACT] = None
+    """The listing of `source` in which its absence means that it is gone: the least, where several show it.
+
+    Both are NULL where no poll has shown it: then nobody knows whether it is still there.
+    """
     system: Annotated[str | None, FACT] = None
     kind: Annotated[str | None, FACT] = None
     external_id: Annotated[str | None, FACT] = None
@@ -127,6 +132,8 @@ def _sight(statement: Statement[WorkItemEvent]) -> WorkItem:
         }
     if isinstance(event, WorkItemDeleted):
         stated |= {"deleted_at": event.deleted_at, "moved_to": event.moved_to}
+    if isinstance(event, WorkItemObserved):
+        stated |= {"source": event.source, "scope": event.scope}
     return WorkItem(
         work_item_ref=event.ref,
         system=event.system,
@@ -145,9 +152,14 @@ def _sight(statement: Statement[WorkItemEvent]) -> WorkItem:
 
 def _listed(statement: Statement[ListingCompleted]) -> list[WorkItem] | None:
     listing = statement.event
-    if listing.kind not in LISTED_KINDS:
+    if listing.kind not in WORK_ITEM_KINDS:
         return None
-    return [WorkItem(work_item_ref=ref, last_seen_at=listing.started_at) for ref in listing.refs]
+    return [
+        WorkItem(
+            work_item_ref=ref, source=listing.source, scope=listing.scope, last_seen_at=listing.started_at
+        )
+        for ref in listing.refs
+    ]
 
 
 READ_MODEL = ReadModel(
@@ -165,4 +177,5 @@ READ_MODEL = ReadModel(
     )
     | on(ListingCompleted, fold=_listed),
     ref_column="work_item_ref",
+    indexes=(Index("work_items_moved_to", ("moved_to",), where="moved_to IS NOT NULL"),),
 )

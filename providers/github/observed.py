@@ -17,6 +17,7 @@ from contracts.delivery import Delivery
 from contracts.envelope import Event
 from contracts.observation import observed_body, observed_kind
 from contracts.text import NotJson, decode, parse
+from contracts.work_items import WorkItemObserved
 from providers.github import builds, checks, deployments, payloads, work_items
 from providers.github.payloads import Addressed, Home
 from providers.port import Item, Source, Unintelligible, problems_of
@@ -62,7 +63,7 @@ class Listing(Generic[L]):
 
 KINDS: Mapping[str, Kind[Any]] = {
     observed_kind("issue"): Kind(payloads.Observed[payloads.IssueItem], work_items.observed_issue),
-    observed_kind("pull"): Kind(
+    observed_kind("pull_request"): Kind(
         payloads.Observed[payloads.PullRequestItem], work_items.observed_pull_request
     ),
     observed_kind("comment"): Kind(payloads.Observed[payloads.CommentItem], work_items.observed_comment),
@@ -96,7 +97,7 @@ def _identified(kind: str) -> Callable[[payloads.ListedId, Home], str]:
 
 LISTINGS: Mapping[str, Listing[Any]] = {
     "issues": Listing("issue", payloads.ListedNumber, _numbered),
-    "pulls": Listing("pull", payloads.ListedNumber, _numbered),
+    "pulls": Listing("pull_request", payloads.ListedNumber, _numbered),
     "comments": Listing("comment", payloads.ListedId, _identified("comment")),
     "runs": Listing("run", payloads.ListedRun, _attempt, "workflow_runs"),
     "jobs": Listing("job", payloads.ListedId, _identified("job"), "jobs"),
@@ -123,7 +124,8 @@ def normalize_observed(delivery: Delivery, source: Source) -> list[Event]:
     except ValidationError as error:
         raise Unintelligible("shape_mismatch", f"This is no {delivery.kind}: {problems_of(error)}.") from None
     item = seen.item
-    return kind.events(item, home_of(item, seen.scope), delivery, source)
+    events = kind.events(item, home_of(item, seen.scope), delivery, source)
+    return [_found_in(seen.scope, event) for event in events]
 
 
 def items(kind: str, scope: str, page: bytes) -> list[Item]:
@@ -154,6 +156,11 @@ def home_of(item: Addressed, scope: str) -> Home:
     if named := _SCOPE.match(scope):
         return Home(full_name=named[1])
     raise Unintelligible("shape_mismatch", "Neither the item nor its scope names a repository.")
+
+
+def _found_in(scope: str, event: Event) -> Event:
+    """A sight with the scope of it: where an item is missed that is not found again."""
+    return event.model_copy(update={"scope": scope}) if isinstance(event, WorkItemObserved) else event
 
 
 def _listed(listing: Listing[Any], shown: Any) -> list[Any]:

@@ -197,6 +197,7 @@ class ProjectPayload(Payload):
 class ObservedItem(Upstream):
     """A delivery of a poll: see contracts/observation.py."""
 
+    scope: str
     item: Item
 
 

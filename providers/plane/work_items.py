@@ -116,6 +116,7 @@ def observed(payload: ObservedItem, delivery: Delivery, source: Source) -> list[
             rank=OBSERVED if fetched_at - at >= SETTLED or item.updated_at is None else OTHER,
             actor=None,
             change="observed",
+            scope=payload.scope,
         )
     ]
 

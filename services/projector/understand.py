@@ -9,6 +9,7 @@ from typing import Any
 
 from contracts.delivery import Delivery
 from contracts.envelope import Event
+from contracts.observation import is_observed
 from contracts.text import clean
 from contracts.version import from_micros, micros, version
 from providers.port import Ignored, Source, Unintelligible
@@ -88,6 +89,7 @@ def _stated(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
             delivery=delivery.name,
             received_at=delivery.received_at,
             via=delivery.via,
+            observed=is_observed(delivery.kind),
             data=data,
         )
         statements.append(statement)

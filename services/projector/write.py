@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.delivery import Delivery
 from providers.port import Source
-from read_models.freshness import heard
+from read_models.freshness import Freshness, heard
 from read_models.merge import join_all, join_into, joiner, merge_sql
 from read_models.registry import AUDIT, FRESHNESS, LEDGER, READ_MODELS
 from read_models.table import SCHEMA
@@ -161,16 +161,17 @@ class Writer:
     ) -> frozenset[str]:
         rows: dict[str, list[Any]] = {LEDGER.name: list(settled.ledger)}
         # Whatever becomes of a webhook, its sender was heard.
-        if heard_of := [
-            heard(each.delivery.source, each.delivery.received_at)
-            for each in batch
-            if each.delivery.via == "webhook"
-        ]:
+        if heard_of := [self._heard(each.delivery) for each in batch if each.delivery.via == "webhook"]:
             rows[FRESHNESS.name] = heard_of
         for understood in settled.fold:
             for name, row in understood.rows:
                 rows.setdefault(name, []).append(row)
         return await self._merge_rows(connection, rows)
+
+    def _heard(self, delivery: Delivery) -> Freshness:
+        source = self.sources.get(delivery.source)
+        quiet_s_max = source.file.quiet_s_max if source else None
+        return heard(delivery.source, delivery.received_at, delivery.seq, quiet_s_max)
 
     async def _merge_rows(
         self, connection: AsyncConnection, rows: Mapping[str, Sequence[Any]]

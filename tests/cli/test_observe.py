@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,6 @@ def page(tmp_path: Path, name: str, ids: Sequence[int], total: int | None) -> st
 
 
 async def test_each_thing_is_a_delivery_of_its_own(observing: Observing) -> None:
-    before = datetime.now(UTC)
     said = await observing("digitalocean", "droplets", DROPLETS)
     log = await observing.log()
 
@@ -77,7 +78,6 @@ async def test_each_thing_is_a_delivery_of_its_own(observing: Observing) -> None
     assert [("digitalocean", "observed.droplet", "cli")] * 3 == [(d.source, d.kind, d.via) for d in log]
     assert ["3164444", "3164459", "3164412"] == [d.identity.rpartition("/")[2] for d in log]
     assert 1 == len({d.identity.partition(":")[0] for d in log})
-    assert before <= log[0].received_at <= datetime.now(UTC)
     assert {None} == {d.verified_by for d in log}
 
 
@@ -100,7 +100,6 @@ async def test_what_two_pages_show_is_as_the_later_one_says(observing: Observing
 
 
 async def test_a_whole_listing_is_said_last(observing: Observing) -> None:
-    before = datetime.now(UTC)
     said = await observing("digitalocean", "droplets", DROPLETS, "--complete")
     *things, last = await observing.log()
     event = decode(last.kind, last.body)
@@ -116,7 +115,7 @@ async def test_a_whole_listing_is_said_last(observing: Observing) -> None:
         event.parts,
     )
     assert sorted(d.identity.split(":", 1)[1] for d in things) == event.refs
-    assert before <= event.started_at <= min(d.received_at for d in things)
+    assert {event.started_at} == {d.received_at for d in things}
 
 
 async def test_without_that_word_nothing_is_said_about_what_is_not_shown(observing: Observing) -> None:
@@ -136,6 +135,61 @@ async def test_a_long_listing_is_said_in_parts_and_an_empty_one_too(
         (e.scope, e.part, e.parts) for e in events
     ]
     assert [LISTED_REFS_MAX, 1, 0] == [len(e.refs) for e in events]
+
+
+LAST_WEEK = datetime(2026, 11, 15, 12, tzinfo=UTC)
+
+
+def saved(tmp_path: Path, name: str, ids: Sequence[int], at: datetime) -> str:
+    """A file with a page of droplets that was last changed at a time."""
+    file = page(tmp_path, name, ids, None)
+    os.utime(file, (at.timestamp(), at.timestamp()))
+    return file
+
+
+async def times(observing: Observing) -> tuple[list[datetime], list[datetime]]:
+    """When things were fetched, and when listings began."""
+    log = await observing.log()
+    events: list[Any] = [decode(d.kind, d.body) for d in log if d.source == "odooops"]
+    return [d.received_at for d in log if d.source != "odooops"], [event.started_at for event in events]
+
+
+async def test_an_answer_that_was_saved_is_as_old_as_its_file(observing: Observing, tmp_path: Path) -> None:
+    """Or else it would outrank what has been seen since, and remove what was made since."""
+    later = LAST_WEEK + timedelta(minutes=1)
+    pages = [saved(tmp_path, "2.json", [2, 1], later), saved(tmp_path, "1.json", [1], LAST_WEEK)]
+    await observing("digitalocean", "droplets", *pages, "--complete")
+
+    assert ([later, later], [LAST_WEEK]) == await times(observing)
+
+
+async def test_an_answer_that_was_copied_is_as_old_as_said(observing: Observing, tmp_path: Path) -> None:
+    file = page(tmp_path, "1.json", [1], 1)
+    await observing("digitalocean", "droplets", file, "--complete", "--fetched-at", LAST_WEEK.isoformat())
+
+    assert ([LAST_WEEK], [LAST_WEEK]) == await times(observing)
+
+
+async def test_a_file_from_tomorrow_was_fetched_now_at_the_latest(
+    observing: Observing, tmp_path: Path
+) -> None:
+    before = datetime.now(UTC)
+    await observing("digitalocean", "droplets", saved(tmp_path, "1.json", [1], before + timedelta(days=1)))
+
+    [[fetched_at], _] = await times(observing)
+    assert before <= fetched_at <= datetime.now(UTC)
+
+
+async def test_what_is_piped_in_is_fetched_meanwhile(
+    observing: Observing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = Path(DROPLETS).read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
+    before = datetime.now(UTC)
+    await observing("digitalocean", "droplets", "--complete")
+
+    things, [began] = await times(observing)
+    assert before <= began <= min(things) <= max(things) <= datetime.now(UTC)
 
 
 async def test_pages_of_one_listing_complete_it_together(observing: Observing, tmp_path: Path) -> None:
@@ -192,6 +246,9 @@ async def test_a_dry_run_prints_what_would_be_stored_and_asks_no_broker(
         (["digitalocean", "droplets", str(FIXTURES / "unauthorized.json")], "did not accept the token"),
         (["digitalocean", "droplets", str(FIXTURES / "README.md")], "the answer is not JSON"),
         (["digitalocean", "droplets", DROPLETS, "--scope", "a b"], "a scope has 1 to 200 printable"),
+        (["digitalocean", "droplets", DROPLETS, "--scope", "webhooks"], "choose another --scope"),
+        (["digitalocean", "droplets", DROPLETS, "--fetched-at", "soon"], "--fetched-at soon: give an age"),
+        (["digitalocean", "droplets", DROPLETS, "--fetched-at", "2099-01-01"], "is later than now"),
         (["digitalocean", "droplets", DROPLETS, "--scope", "é"], "a scope has 1 to 200 printable"),
         (["digitalocean", "gpu_droplets", DROPLETS], "this shows things of droplets, not of gpu_droplets"),
     ],

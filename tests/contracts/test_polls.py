@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from contracts.envelope import Event
 from contracts.observation import observation, observed_body
 from contracts.polls import (
     LISTED_CHARS_MAX,
     LISTED_REFS_MAX,
     ListingCompleted,
+    PollFinished,
+    PollStarted,
     listing,
     moment_of_cut_off,
     moment_of_end,
@@ -23,6 +28,46 @@ BEGAN = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 def listed(**shown: list[str]) -> list[ListingCompleted]:
     return listing("github", "issues", BEGAN, shown)
+
+
+AHEAD = BEGAN + timedelta(microseconds=1)
+RUN: dict[str, Any] = {
+    "source": "github",
+    "ref": "github:poll/r",
+    "moment": (0, 0, 0),
+    "occurred_at": BEGAN,
+    "run_id": "r",
+    "scope": "issues",
+    "triggered_by": "cron",
+    "status": "success",
+    "started_at": BEGAN,
+}
+STATED: dict[type[Event], dict[str, Any]] = {
+    PollStarted: RUN,
+    PollFinished: {**RUN, "finished_at": BEGAN},
+    ListingCompleted: {**RUN, "kind": "issue"},
+}
+
+
+@pytest.mark.parametrize(
+    ("event", "wrong"),
+    [
+        (PollStarted, {"started_at": AHEAD}),
+        (PollFinished, {"started_at": AHEAD}),
+        (PollFinished, {"finished_at": AHEAD}),
+        (ListingCompleted, {"started_at": AHEAD}),
+        (PollStarted, {"scope": "webhooks"}),
+        (PollFinished, {"scope": "webhooks"}),
+        (ListingCompleted, {"scope": "webhooks"}),
+    ],
+)
+def test_no_time_of_a_poll_is_after_the_event_and_no_scope_is_that_of_webhooks(
+    event: type[Event], wrong: dict[str, Any]
+) -> None:
+    """Only occurred_at is compared with the time of receipt: a row that grows would keep any later time for ever."""
+    assert event(**STATED[event])
+    with pytest.raises(ValidationError):
+        event(**{**STATED[event], **wrong})
 
 
 def test_a_short_listing_is_one_part_with_each_ref_once() -> None:

@@ -165,6 +165,13 @@ def test_a_look_at_what_a_webhook_told_changes_nothing(kind: str, state: str) ->
     assert changed <= {"deployed_at"}  # the API's time of the state itself is earlier than the message of it
 
 
+@pytest.mark.parametrize("via", ["poll", "cli"])
+def test_a_look_changes_nothing_whoever_looked(via: Any) -> None:
+    """Not even where the state is younger by the API than by its message: an operator observes as a poll does."""
+    row = deployment(told("created"), told("ready", at_s=60), replace(looked("READY", at_s=90), via=via))
+    assert (T0 + 60_000, None) == (row["status_at"].timestamp() * 1000, row["description"])
+
+
 def test_of_two_ends_that_contradict_each_other_the_worse_one_counts() -> None:
     assert "failed" == deployment(told("error", at_s=1), told("succeeded", at_s=2))["status"]
     assert "failed" == deployment(told("error", at_s=2), told("succeeded", at_s=1))["status"]

@@ -253,7 +253,13 @@ async def test_an_action_seen_in_progress_after_its_end_has_ended_all_the_same(
 
 
 def poll(
-    seq: int, status: Any, *, began: datetime, cut_off: bool = False, source: str = "digitalocean"
+    seq: int,
+    status: Any,
+    *,
+    began: datetime,
+    cut_off: bool = False,
+    source: str = "digitalocean",
+    provider: str | None = None,
 ) -> Delivery:
     """The end of the run `r`, an hour after it began; closed by somebody else, two hours after."""
     finished_at = began + timedelta(hours=2 if cut_off else 1)
@@ -266,6 +272,7 @@ def poll(
         run_id="r",
         scope="droplets",
         triggered_by="cron",
+        provider=provider,
         status=status,
         started_at=began,
         finished_at=finished_at,
@@ -315,6 +322,12 @@ async def test_a_run_closed_as_failed_has_failed_until_its_own_end_is_heard_of(e
 
 async def test_runs_of_other_providers_are_not_digitaloceans(engine: AsyncEngine) -> None:
     assert [] == await rows(engine, "do_ingest_runs", [poll(1, "success", began=day(1), source="github")])
+
+
+async def test_runs_of_a_second_account_are_digitaloceans(engine: AsyncEngine) -> None:
+    second = poll(1, "success", began=day(1), source="droplets_eu", provider="digitalocean")
+    other = poll(2, "success", began=day(1), source="digitalocean", provider="somebody_else")
+    assert "droplets_eu:poll/r" == (await row(engine, "do_ingest_runs", [second, other]))["ref"]
 
 
 @pytest.mark.parametrize("view", ["do_droplets_now", "do_databases_now", "do_firewalls_now", "freshness_now"])

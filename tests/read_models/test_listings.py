@@ -32,6 +32,7 @@ def folded(model: ReadModel[Any], parts: list[ListingCompleted]) -> dict[Any, An
             delivery="odooops:x",
             received_at=part.started_at,
             via="ssot",
+            observed=False,
             data=b"",
         )
         found = model.folds[ListingCompleted](statement)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from itertools import islice, permutations
 
 import pytest
@@ -11,16 +13,20 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.delivery import Delivery
+from contracts.observation import observation, observed_body
+from contracts.own import delivery_of
+from contracts.polls import listing
 from contracts.work_items import WorkItemEvent
 from read_models.merge import join_all
 from read_models.work_items import READ_MODEL, WorkItem
 from runtime.postgres import make_engine
 from services.projector.understand import understand
 from services.projector.write import Sql, Writer
+from tests import samples
 from tests.providers.github.deliveries import only, sample
-from tests.read_models.histories import CREATED, HISTORIES, History, listed
+from tests.read_models.histories import CREATED, HISTORIES, REF, History, at, listed
 from tests.samples import SOURCES
-from tests.servers import Postgres, fresh_database
+from tests.servers import Database, Postgres, fresh_database
 from tests.tables import empty
 
 EVERY = pytest.mark.parametrize("history", HISTORIES, ids=lambda history: history.name)
@@ -137,3 +143,132 @@ def test_a_pull_request_is_followed_by_its_head_commit() -> None:
 
 def test_an_issue_belongs_to_no_commit() -> None:
     assert None is only("issues", sample("issues.opened.15")).correlation
+
+
+# Presence.
+
+PULL = "github:octocat/Hello-World#1347"
+PULLS, ISSUES = ("repos/octocat/Hello-World/pulls", "repos/octocat/Hello-World/issues")
+
+
+def found(minute: float, number: int = 1347, kind: str = "pull_request", scope: str = PULLS) -> Delivery:
+    """A poll of GitHub found an open item, last changed a day before."""
+    changed_at = (at(minute) - timedelta(days=1)).isoformat()
+    item = {
+        "number": number,
+        "state": "open",
+        "title": "Amazing",
+        "updated_at": changed_at,
+        "repository_url": "https://api.github.com/repos/octocat/Hello-World",
+    }
+    return observation(
+        source="github",
+        ref=PULL,
+        kind=kind,
+        body=observed_body(scope, item),
+        via="poll",
+        run_id=f"run-{minute}",
+        fetched_at=at(minute),
+    )
+
+
+def whole(
+    begun: float, *refs: str, kind: str = "pull_request", scope: str = PULLS, source: str = "github"
+) -> Delivery:
+    """A whole listing that began at a minute."""
+    [event] = listing(source, scope, at(begun), {kind: refs})
+    return delivery_of(event, "poll", at(begun))
+
+
+def opened(minute: float) -> Delivery:
+    """A webhook about the item."""
+    raw = json.loads(samples.body("pull_request.opened.00"))
+    raw["number"] = raw["pull_request"]["number"] = 1347
+    raw["repository"]["full_name"] = raw["pull_request"]["base"]["repo"]["full_name"] = "octocat/Hello-World"
+    raw["pull_request"]["updated_at"] = at(minute).isoformat()
+    made = samples.delivery("pull_request", json.dumps(raw).encode(), 1, "guid-opened")
+    return replace(made, received_at=at(minute) + timedelta(seconds=1))
+
+
+PRESENCE: list[tuple[str, bool | None, list[Delivery]]] = [
+    ("never listed", None, [found(1)]),
+    ("shown by the newest listing", False, [found(1), whole(1, PULL), whole(9, PULL)]),
+    ("missed by the newest listing", True, [found(1), whole(1, PULL), whole(9)]),
+    ("back again", False, [found(1), whole(1, PULL), whole(5), whole(9, PULL)]),
+    ("spoken of after the listing that missed it", False, [whole(1, PULL), whole(5), opened(7)]),
+    ("missed by a listing of another scope", False, [whole(1, PULL), whole(9, kind="issue", scope=ISSUES)]),
+    ("missed by a listing of another source", False, [whole(1, PULL), whole(9, source="github_ee")]),
+    ("known by webhook alone", None, [opened(1), whole(9)]),
+    ("known by webhook, listed once and missed", True, [opened(1), whole(5, PULL), whole(9)]),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("gone", "history"), [each[1:] for each in PRESENCE], ids=[each[0] for each in PRESENCE]
+)
+async def test_an_item_is_gone_that_a_whole_listing_of_its_scope_misses(
+    engine: AsyncEngine, gone: bool | None, history: list[Delivery]
+) -> None:
+    log = [replace(each, seq=seq) for seq, each in enumerate(history, 1)]
+    for order in permutations(log):
+        await fold(engine, log, [[each] for each in order])
+        assert gone is await presence(engine, PULL)
+
+
+@pytest.mark.anyio
+async def test_one_listing_of_counted_pages_does_not_prove_that_a_task_is_gone(engine: AsyncEngine) -> None:
+    log = [replace(each, seq=seq) for seq, each in enumerate([CREATED, listed(50, REF), listed(60)], 1)]
+    await fold(engine, log, [log])
+
+    assert None is await presence(engine, REF)
+
+
+async def presence(engine: AsyncEngine, ref: str) -> bool | None:
+    async with engine.connect() as connection:
+        statement = text("SELECT gone FROM ops.work_items_now WHERE work_item_ref = :ref")
+        said: bool | None = (await connection.execute(statement, {"ref": ref})).scalar_one()
+        return said
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("ahead_s", "system", "deleted"), [(60, "plane", True), (61, "plane", False), (1, "github", False)]
+)
+async def test_a_deletion_with_our_time_outlives_a_clock_that_is_a_minute_ahead(
+    engine: AsyncEngine, ahead_s: int, system: str, deleted: bool
+) -> None:
+    await empty(engine)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO ops.work_items (work_item_ref, system, deleted_at, last_seen_at)"
+                " VALUES ('x', :system, :at, :seen)"
+            ),
+            {"system": system, "at": at(0), "seen": at(0) + timedelta(seconds=ahead_s)},
+        )
+        said = await connection.scalar(text("SELECT deleted FROM ops.work_items_now"))
+    assert deleted is said
+
+
+@pytest.mark.anyio
+async def test_a_look_at_where_one_item_is_now_does_not_read_all_items(database: Database) -> None:
+    admin = make_engine(database.url("admin"), "test")
+    async with admin.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO ops.work_items (work_item_ref, system, project_id, number, moved_to)"
+                " SELECT 'github:o/r#' || n, 'github', 1, n, CASE WHEN n = 7 THEN 'github:o/r#8' END"
+                " FROM generate_series(1, 20000) AS n"
+            )
+        )
+        await connection.execute(text("ANALYZE ops.work_items"))
+        plan = await connection.execute(
+            text(
+                "EXPLAIN SELECT current_ref FROM ops.work_item_refs_now WHERE work_item_ref = 'github:o/r#9'"
+            )
+        )
+        steps = "\n".join(plan.scalars())
+    await admin.dispose()
+    assert "work_items_moved_to" in steps
+    assert "Seq Scan on work_items" not in steps

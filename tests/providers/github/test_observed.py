@@ -247,8 +247,8 @@ def test_what_a_poll_sees_of_an_item_is_what_its_webhook_stated() -> None:
     issue = {key: pull[key] for key in pull if key not in ("head", "base", "draft", "merged_at")}
     issue["pull_request"] = {"merged_at": "2019-05-15T15:21:18Z"}
 
-    differing = {"moment", "fact", "actor", "change"}
-    seen = only_seen("pull", pull, scope=SCOPE)
+    differing = {"moment", "fact", "actor", "change", "scope"}
+    seen = only_seen("pull_request", pull, scope=SCOPE)
     assert heard.model_dump(exclude=differing) == seen.model_dump(exclude=differing)
     from_issues = only_seen("issue", issue, scope=SCOPE)
     of_pull_requests = {"pull_request_stated", "draft", "head_ref", "head_sha", "base_ref", "project_id"}
@@ -271,7 +271,10 @@ def test_a_closed_pull_request_in_a_list_of_issues_that_does_not_say_whether_it_
 
 def test_the_two_lists_that_show_a_pull_request_state_two_facts() -> None:
     item = answer("pulls.list")[0]
-    assert only_seen("pull", item).id != only_seen("issue", item | {"pull_request": {"merged_at": None}}).id
+    assert (
+        only_seen("pull_request", item).id
+        != only_seen("issue", item | {"pull_request": {"merged_at": None}}).id
+    )
 
 
 UPDATED_AT = datetime(2011, 4, 22, 13, 33, 48, tzinfo=UTC)

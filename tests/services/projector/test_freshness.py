@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +17,7 @@ from contracts.delivery import Delivery
 from contracts.envelope import Event
 from contracts.polls import PollFinished, listing, moment_of_cut_off, moment_of_end
 from contracts.version import Moment
+from providers.port import Source
 from read_models.registry import FRESHNESS, READ_MODELS
 from runtime.postgres import make_engine
 from services.projector.understand import parked, understand
@@ -54,9 +55,12 @@ def writer(engine: AsyncEngine, entries: Sequence[Delivery] = ()) -> Writer:
     return Writer(engine, Sql.of(), SOURCES, read)
 
 
-async def fold(engine: AsyncEngine, *batches: Sequence[Delivery]) -> None:
+async def fold(
+    engine: AsyncEngine, *batches: Sequence[Delivery], sources: Mapping[str, Source] = SOURCES
+) -> None:
     for batch in batches:
-        await writer(engine).fold([understand(SOURCES, each) for each in batch])
+        folding = replace(writer(engine), sources=sources)
+        await folding.fold([understand(sources, each) for each in batch])
 
 
 def later(given: Delivery, hours: int) -> Delivery:
@@ -133,6 +137,24 @@ async def test_a_refold_leaves_it_alone(engine: AsyncEngine) -> None:
 
     assert 2 == read
     assert before == await everything(engine) != []
+
+
+async def test_what_a_demoted_body_said_of_a_scope_goes_with_it(engine: AsyncEngine) -> None:
+    """Of two bodies of one identity the earlier counts, and its transaction comes second here."""
+    pairs = (
+        [ended(1, "success", began=-9, run="one"), ended(2, "failed", began=-1, stale_after_s=60, run="one")],
+        [listed(1, began=-9)[0], listed(2, began=-1)[0]],
+    )
+    for pair in pairs:
+        log = [delivery("issues", OPENED, 3), *(replace(each, identity="same") for each in pair)]
+        folding, found = writer(engine, log), []
+        for order in itertools.permutations(log):
+            await empty(engine)
+            for each in order:
+                await folding.fold([understand(SOURCES, each)])
+            found.append(await everything(engine))
+        assert all(each == found[0] for each in found)
+        assert RECEIVED_AT == await last_webhook(engine)
 
 
 async def everything(engine: AsyncEngine) -> list[tuple[Any, ...]]:
@@ -219,13 +241,14 @@ async def test_a_scope_is_in_one_state_in_whatever_order_its_polls_are_folded(
         assert state == (await now(engine))["state"], [each.seq for each in order]
 
 
-async def now(engine: AsyncEngine) -> dict[str, Any]:
+async def now(engine: AsyncEngine, scope: str = "droplets") -> dict[str, Any]:
     async with engine.connect() as connection:
-        return await now_on(connection)
+        return await now_on(connection, scope)
 
 
-async def now_on(connection: AsyncConnection) -> dict[str, Any]:
-    found = await connection.execute(text("SELECT * FROM ops.freshness_now WHERE scope = 'droplets'"))
+async def now_on(connection: AsyncConnection, scope: str = "droplets") -> dict[str, Any]:
+    statement = text("SELECT * FROM ops.freshness_now WHERE scope = :scope")
+    found = await connection.execute(statement, {"scope": scope})
     return dict(found.mappings().one())
 
 
@@ -284,10 +307,58 @@ async def test_an_error_of_a_run_that_was_closed_by_somebody_else_is_the_newest_
 async def test_a_source_that_posts_is_unknown_where_nobody_says_how_often_it_should(
     engine: AsyncEngine,
 ) -> None:
-    await fold(engine, [replace(delivery("issues", OPENED, 1), received_at=NOW)])
+    await fold(engine, [replace(delivery("issues", OPENED, 1), received_at=NOW)], sources=quiet(None))
     async with engine.connect() as connection:
         found = await connection.execute(text("SELECT state, age_s FROM ops.freshness_now"))
         state, age_s = found.one()
 
     assert "unknown" == state
     assert 0 <= age_s < 600
+
+
+def quiet(quiet_s_max: int | None) -> dict[str, Source]:
+    """The sources, where GitHub may be quiet for so long."""
+    github = SOURCES["github"]
+    file = github.file.model_copy(update={"quiet_s_max": quiet_s_max})
+    return {**SOURCES, "github": replace(github, file=file)}
+
+
+@pytest.mark.parametrize(
+    ("quiet_s_max", "hours", "state"),
+    [(7_200, 1, "fresh"), (7_200, 3, "stale"), (None, 3, "unknown"), (7_200, -0.5, "fresh")],
+)
+async def test_a_source_that_posts_is_stale_after_the_silence_that_its_file_names(
+    engine: AsyncEngine, quiet_s_max: int | None, hours: float, state: str
+) -> None:
+    given = replace(delivery("issues", b"{", 1), received_at=NOW - timedelta(hours=hours))
+    await fold(engine, [given], sources=quiet(quiet_s_max))
+    assert state == (await now(engine, "webhooks"))["state"]
+
+
+async def test_a_limit_that_was_taken_back_counts_no_more_in_whatever_order_it_is_folded(
+    engine: AsyncEngine,
+) -> None:
+    with_limit = replace(delivery("issues", OPENED, 1), received_at=NOW - timedelta(hours=3))
+    without = replace(delivery("issues", EDITED, 2), received_at=NOW - timedelta(hours=2))
+    for order in itertools.permutations([(with_limit, 60), (without, None)]):
+        await empty(engine)
+        for given, quiet_s_max in order:
+            await fold(engine, [given], sources=quiet(quiet_s_max))
+        assert "unknown" == (await now(engine, "webhooks"))["state"]
+
+
+def test_github_says_how_long_it_may_be_quiet_and_no_example_does() -> None:
+    assert SOURCES["github"].file.quiet_s_max
+    assert None is SOURCES["generic_example"].file.quiet_s_max
+
+
+@pytest.mark.parametrize("column", ["last_webhook_at", "last_complete_poll_at", "last_failed_poll_at"])
+async def test_what_was_heard_more_than_an_hour_from_now_says_nothing(
+    engine: AsyncEngine, column: str
+) -> None:
+    await fold(engine, [ended(1, "success")])
+    async with engine.begin() as connection:
+        await connection.execute(text(f"UPDATE ops.freshness SET {column} = '2099-01-01Z'"))
+        assert "unknown" == (await now_on(connection))["state"]
+        await connection.execute(text(f"UPDATE ops.freshness SET {column} = now() + INTERVAL '59 minutes'"))
+        assert "unknown" != (await now_on(connection))["state"]

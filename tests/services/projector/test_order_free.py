@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from contracts import own
 from contracts.delivery import Delivery
+from contracts.polls import PollFinished, listing, moment_of_end
 from read_models.merge import join_all
 from read_models.registry import READ_MODELS
 from runtime.postgres import make_engine
 from services.projector.understand import understand
 from services.projector.write import Sql, Writer
-from tests.samples import SOURCES, at, log, paths
+from tests.samples import RECEIVED_AT, SOURCES, at, log, paths
 from tests.servers import Postgres, fresh_database
 from tests.tables import Snapshot, empty, snapshot
 
@@ -29,25 +34,61 @@ FAMILIES = (
     paths("deployment", "deployment_status"),
     paths(),
 )
+POLLS = (None, None, None, *paths("issues")[:2])
+"""Of a scope, and of its source's webhooks."""
+
+
+EVERY_FAMILY = (*FAMILIES, POLLS)
+Families = Sequence[Sequence[Path | None]]
+
+SCOPE = ("digitalocean", "droplets")
+BEGAN = RECEIVED_AT - timedelta(hours=2)
+
+
+def polled(draw: st.DrawFn, seq: int) -> Delivery:
+    """A poll of one scope has ended, or has listed it."""
+    began = BEGAN + timedelta(minutes=draw(st.integers(0, 2)))
+    run = draw(st.sampled_from("ab"))
+    if draw(st.booleans()):
+        shown = draw(st.sampled_from(([], ["digitalocean:droplet/1"])))
+        [event] = listing(*SCOPE, began, {"droplet": shown})
+        return at(own.delivery_of(event, "poll", RECEIVED_AT), seq, f"listing-{run}-{seq}")
+    status: Any = draw(st.sampled_from(("success", "failed")))
+    ended = PollFinished(
+        source=SCOPE[0],
+        ref=f"digitalocean:poll/{run}",
+        moment=moment_of_end(began + timedelta(minutes=1)),
+        fact=status,
+        occurred_at=began + timedelta(minutes=1),
+        run_id=run,
+        scope=SCOPE[1],
+        triggered_by="cron",
+        status=status,
+        started_at=began,
+        finished_at=began + timedelta(minutes=1),
+        stale_after_s=draw(st.sampled_from((None, 60, 7_200))),
+    )
+    return at(own.delivery_of(ended, "poll", RECEIVED_AT), seq, f"poll-{run}-{seq}")
 
 
 KINDS = ("new", "new", "copy", "copy under another header", "redelivered", "conflict")
 
 
 @st.composite
-def logs(draw: st.DrawFn) -> list[Delivery]:
+def logs(draw: st.DrawFn, families: Families = EVERY_FAMILY, kinds: Sequence[str] = KINDS) -> list[Delivery]:
     """A short log of real deliveries with re-deliveries, copies and conflicting bodies among them."""
-    chosen = draw(st.lists(st.sampled_from(draw(st.sampled_from(FAMILIES))), min_size=1, max_size=7))
+    family = draw(st.sampled_from(families))
+    chosen = draw(st.lists(st.sampled_from(family), min_size=1, max_size=7))
     made: list[Delivery] = []
     for seq, path in enumerate(chosen, 1):
-        (fresh,) = log([path], seq)
+        fresh = polled(draw, seq) if path is None else log([path], seq)[0]
         earlier = draw(st.sampled_from(made)) if made else None
-        kind = draw(st.sampled_from(KINDS)) if earlier else "new"
+        kind = draw(st.sampled_from(kinds)) if earlier else "new"
         if earlier is None or kind == "new":
             made.append(fresh)
         elif kind == "copy":
             made.append(at(earlier, seq))
-        elif kind == "copy under another header":
+        elif kind == "copy under another header" and earlier.headers:
             # The event's header is not signed, and secrets rotate.
             other = draw(st.sampled_from(("push", "issues", "sponsorship")))
             kept = {**earlier.headers, "x-github-event": other}
@@ -57,14 +98,16 @@ def logs(draw: st.DrawFn) -> list[Delivery]:
         elif kind == "redelivered":
             made.append(at(earlier, seq, f"guid-again-{seq}"))
         else:
-            made.append(at(fresh, seq, earlier.identity))
+            made.append(replace(at(fresh, seq, earlier.identity), source=earlier.source))
     return made
 
 
 @st.composite
-def processings(draw: st.DrawFn) -> tuple[list[Delivery], list[list[Delivery]]]:
+def processings(
+    draw: st.DrawFn, families: Families = EVERY_FAMILY, kinds: Sequence[str] = KINDS
+) -> tuple[list[Delivery], list[list[Delivery]]]:
     """A log, and batches in which all of it is delivered at least once, in some order, some of it again."""
-    entries = draw(logs())
+    entries = draw(logs(families, kinds))
     again = draw(st.lists(st.sampled_from(entries), max_size=4))
     order = draw(st.permutations([*entries, *again]))
     batches: list[list[Delivery]] = [[]]
@@ -105,6 +148,18 @@ async def folded(
 def _once(batch: Sequence[Delivery]) -> list[Delivery]:
     """A pull hands out each message once at a time; the same one again comes in a later batch."""
     return list({entry.seq: entry for entry in batch}.values())
+
+
+@pytest.mark.anyio
+@given(processing=processings((POLLS,), ("new", "conflict", "conflict")))
+@settings(max_examples=60, phases=[Phase.generate])
+async def test_any_processing_of_polls_and_listings_gives_the_same_rows(
+    processing: tuple[list[Delivery], list[list[Delivery]]], engine: AsyncEngine
+) -> None:
+    """Bodies of theirs are in conflict, too, and what the later one said of a scope goes with it."""
+    entries, batches = processing
+
+    assert await folded(engine, entries, [[e] for e in entries]) == await folded(engine, entries, batches)
 
 
 @pytest.mark.anyio
