@@ -101,7 +101,9 @@ def open_verification(request: Request, source: Source, secrets: Sequence[Secret
         shown = None
         if not is_in_body(request.headers):
             if not token:
-                sentence = f"A signature covers no header: send {STRUCTURED} or {BATCH}, or show a bearer token as well."
+                sentence = (
+                    f"A signature covers no header: send {STRUCTURED} or {BATCH}, or show a bearer token too."
+                )
                 raise Refused(401, "unsigned_attributes", sentence)
             shown = _bearer(token, secrets)
         keys = ((secret.name, symmetric_key(secret.value)) for secret in secrets)
