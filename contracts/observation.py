@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from contracts.delivery import Delivery, MalformedName, Via, body_sha256, require_identity
-from contracts.text import clean_value
+from contracts.text import NotJson, clean_value
 
 OBSERVED = "observed"
 WORK_ITEM_KINDS = frozenset(("issue", "pull_request", "work_item"))
@@ -50,10 +50,15 @@ def is_observed(kind: str) -> bool:
 def observed_body(scope: str, item: Any) -> bytes:
     """The body of a delivery that shows `item`, a decoded JSON value, as found in `scope`.
 
-    Keys are sorted: the order in which an API writes them says nothing.
+    Keys are sorted: the order in which an API writes them says nothing. Raises NotJson for a number that JSON cannot
+    say: 1e999 is read as infinity.
     """
     shown = {"scope": scope, "item": clean_value(item)}
-    return json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        text = json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise NotJson("an item holds a number beyond all bounds") from None
+    return text.encode()
 
 
 def observation(

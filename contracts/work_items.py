@@ -56,6 +56,8 @@ class WorkItemEvent(Event):
     updated_at: AwareDatetime | None = None
     priority: str | None = None
     """The provider's word: urgent, high, medium, low, none."""
+    item_type_stated: bool = False
+    """Whether the sender showed item_type, null included: older servers and some lists do not know it."""
     item_type: str | None = None
     """The provider's or the team's word for what kind of work it is: bug, epic."""
     closed_at: AwareDatetime | None = None

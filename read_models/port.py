@@ -144,16 +144,14 @@ def as_json(value: object) -> bytes:
 def listed(row: Callable[..., Any], kind: str) -> Fold:
     """The fold of ListingCompleted: each `kind` that it showed was last seen when it began.
 
-    `row` makes a row from the columns ref, source, scope and last_seen_at alone.
+    `row` makes a row from the columns ref, source and last_seen_at alone. In which scope a thing is missed is not the
+    listing's to say: a filtered one shows it too.
     """
 
     def fold(statement: Statement[ListingCompleted]) -> list[Any]:
         event = statement.event
         refs = event.refs if event.kind == kind else []
-        return [
-            row(ref=ref, source=event.source, scope=event.scope, last_seen_at=event.started_at)
-            for ref in refs
-        ]
+        return [row(ref=ref, source=event.source, last_seen_at=event.started_at) for ref in refs]
 
     return fold
 

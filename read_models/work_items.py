@@ -39,13 +39,14 @@ from read_models.port import (
 )
 
 NAMED = latest("named_version")
+TYPED = latest("item_type_version")
 OF_PULL_REQUEST = latest("pull_request_version")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkItem:
-    """An item. Three groups: what every full sight states, what it states where it shows names and not bare ids, and
-    what only a pull request's payload states.
+    """An item. Four groups: what every full sight states, what it states where it shows names and not bare ids, what
+    only a pull request's payload states, and the type, which some senders show and some do not know.
     """
 
     work_item_ref: Annotated[str, KEY]
@@ -69,7 +70,6 @@ class WorkItem:
     state_id: Annotated[str | None, LATEST] = None
     """The state that the item is in. Where it is not `named_state_id`, `status` is that of an older state."""
     priority: Annotated[str | None, LATEST] = None
-    item_type: Annotated[str | None, LATEST] = None
     milestone: Annotated[str | None, LATEST] = None
     updated_at: Annotated[datetime | None, LATEST] = None
     closed_at: Annotated[datetime | None, LATEST] = None
@@ -82,6 +82,8 @@ class WorkItem:
     labels: Annotated[list[str] | None, NAMED] = None
     assignee: Annotated[str | None, NAMED] = None
     assignees: Annotated[list[str] | None, NAMED] = None
+    item_type_version: Annotated[Version, VERSION] = ()
+    item_type: Annotated[str | None, TYPED] = None
     pull_request_version: Annotated[Version, VERSION] = ()
     draft: Annotated[bool | None, OF_PULL_REQUEST] = None
     head_ref: Annotated[str | None, OF_PULL_REQUEST] = None
@@ -105,7 +107,6 @@ def _sight(statement: Statement[WorkItemEvent]) -> WorkItem:
             "title": event.title,
             "state_id": event.state_id,
             "priority": event.priority,
-            "item_type": event.item_type,
             "milestone": event.milestone,
             "updated_at": event.updated_at,
             "closed_at": event.closed_at,
@@ -122,6 +123,8 @@ def _sight(statement: Statement[WorkItemEvent]) -> WorkItem:
             "assignee": event.assignee,
             "assignees": event.assignees,
         }
+    if event.item_type_stated:
+        stated |= {"item_type_version": statement.version, "item_type": event.item_type}
     if event.pull_request_stated:
         stated |= {
             "pull_request_version": statement.version,

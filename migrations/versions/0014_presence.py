@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0014"
-down_revision = "0012"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
@@ -52,8 +52,9 @@ SELECT t.work_item_ref, t.system, t.kind, t.external_id, t.project_ref, t.projec
     t.draft, t.head_ref, t.head_sha, t.base_ref,
     t.created_at, t.updated_at, t.closed_at, t.merged_at, t.archived_at, t.archived_at IS NOT NULL AS archived,
     t.last_event_at, t.last_seen_at, t.deleted_at,
-    t.deleted_at IS NOT NULL AND t.deleted_at + {SKEW} >= GREATEST(
-        TIMESTAMPTZ 'epoch' + t.version[2] * INTERVAL '1 microsecond', t.last_seen_at, '-infinity') AS deleted,
+    t.deleted_at IS NOT NULL AND t.deleted_at >= COALESCE(t.last_seen_at, '-infinity')
+        AND t.deleted_at + {SKEW}
+            >= COALESCE(TIMESTAMPTZ 'epoch' + t.version[2] * INTERVAL '1 microsecond', '-infinity') AS deleted,
     t.moved_to, t.scope,
     CASE WHEN t.work_item_ref NOT LIKE 'plane:%'
          THEN GREATEST(t.last_seen_at, t.last_event_at) < f.last_listing_at END AS gone

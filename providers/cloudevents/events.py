@@ -90,6 +90,11 @@ def is_batch(headers: Mapping[str, str]) -> bool:
     return media_type(headers) == BATCH
 
 
+def is_in_body(headers: Mapping[str, str]) -> bool:
+    """Whether all that is known of the events stands in the body, and nothing in the headers."""
+    return media_type(headers) in (STRUCTURED, BATCH)
+
+
 def events_of(headers: Mapping[str, str], body: bytes) -> list[CloudEvent]:
     """The events of a request, in order; one, unless it is a batch. Raises BadEvent."""
     kind = media_type(headers)

@@ -1,11 +1,15 @@
 """Verify a request that carries CloudEvents, which define no signature: a bearer token, or Standard Webhooks.
 
-Where a request is signed, the signature decides and no token is looked at. The token may stand in the address
-(`access_token`), because the web-hook document asks for it; it is never logged.
+A signature covers the body and no header. So it proves structured events and batches, which stand in the body
+alone; in binary mode the attributes are headers, and a token has to be shown, signed or not. A signature that is there
+has to fit. The token may stand in the address (`access_token`), because the web-hook document asks for it; it is never
+logged.
 """
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 
 from contracts.delivery import body_sha256
@@ -31,6 +35,7 @@ from providers.cloudevents.events import (
     BadEvent,
     events_of,
     is_batch,
+    is_in_body,
 )
 from providers.cloudevents.handshake import token_in
 from providers.port import Composed, Parcel, Receipt, Refused, Request, Secret, Source, Verification
@@ -45,59 +50,86 @@ JSON_TYPE = "application/json"
 
 def compose(parcel: Parcel, source: Source, secret: Secret) -> Composed:
     """The request of a sender: signed, where the secret is made for that. A body that is no CloudEvent becomes the
-    data of one, in binary mode."""
-    headers = _mode(parcel)
+    data of one: in structured mode where it is signed, else in binary mode."""
+    whole = _whole(parcel.body)
     if secret.value.startswith(SECRET_PREFIX.encode()):
-        headers |= sign(parcel.delivery, parcel.at, parcel.body, secret.value)
-    else:
-        headers[AUTHORIZATION] = f"Bearer {secret.value.decode()}"
-    return Composed(headers=headers, body=parcel.body)
+        headers = {CONTENT_TYPE: whole or STRUCTURED}
+        body = parcel.body if whole else _enveloped(parcel)
+        return Composed(headers=headers | sign(parcel.delivery, parcel.at, body, secret.value), body=body)
+    shown = {AUTHORIZATION: f"Bearer {secret.value.decode()}"}
+    return Composed(headers=shown | ({CONTENT_TYPE: whole} if whole else _binary(parcel)), body=parcel.body)
 
 
-def _mode(parcel: Parcel) -> dict[str, str]:
+def _whole(body: bytes) -> str | None:
+    """The content type of a body that holds all of its events; None for one that is but data."""
     try:
-        value = document(parcel.body)
+        value = document(body)
     except NotJson:
-        value = None
+        return None
     if isinstance(value, list):
-        return {CONTENT_TYPE: BATCH}
-    if isinstance(value, dict) and "specversion" in value:
-        return {CONTENT_TYPE: STRUCTURED}
-    attributes = {
+        return BATCH
+    return STRUCTURED if isinstance(value, dict) and "specversion" in value else None
+
+
+def _attributes(parcel: Parcel) -> dict[str, str]:
+    return {
         "specversion": SPEC_VERSION,
         "id": parcel.delivery,
         "source": OUR_SOURCE,
         "type": parcel.event,
     }
-    return {
-        CONTENT_TYPE: JSON_TYPE,
-        **{ATTRIBUTE_PREFIX + name: header_value(text) for name, text in attributes.items()},
-    }
+
+
+def _binary(parcel: Parcel) -> dict[str, str]:
+    given = {ATTRIBUTE_PREFIX + name: header_value(text) for name, text in _attributes(parcel).items()}
+    return {CONTENT_TYPE: JSON_TYPE, **given}
+
+
+def _enveloped(parcel: Parcel) -> bytes:
+    data = {"data_base64": b64encode(parcel.body).decode()}
+    return json.dumps(_attributes(parcel) | {"datacontenttype": JSON_TYPE} | data).encode()
 
 
 def open_verification(request: Request, source: Source, secrets: Sequence[Secret]) -> Verification:
     """Begin to verify a request; refuses at once where a token, or the lack of one, decides."""
+    token = _token(request)
     if is_signed(request.headers):
         try:
             head = signed_head(request.headers, request.received_at, source.options.tolerance_s)
         except BadHead as bad:
             raise Refused(400 if bad.reason == "bad_delivery_id" else 401, bad.reason, str(bad)) from None
+        shown = None
+        if not is_in_body(request.headers):
+            if not token:
+                sentence = (
+                    f"A signature covers no header: send {STRUCTURED} or {BATCH}, or show a bearer token too."
+                )
+                raise Refused(401, "unsigned_attributes", sentence)
+            shown = _bearer(token, secrets)
         keys = ((secret.name, symmetric_key(secret.value)) for secret in secrets)
-        return SignedRequest(
-            request.headers, Macs(keys, "sha256", head.signed_prefix), head.claims(SYMMETRIC)
+        macs = Macs(keys, "sha256", head.signed_prefix)
+        return SignedRequest(request.headers, macs, head.claims(SYMMETRIC), shown)
+    if not token:
+        sentence = (
+            "Send Authorization: Bearer, the parameter access_token, or the headers of Standard Webhooks."
         )
-    return KnownSender(request.headers, _bearer(request, secrets))
+        raise Refused(401, "missing_token", sentence)
+    return KnownSender(request.headers, _bearer(token, secrets))
 
 
 class SignedRequest:
-    """A request whose body is signed by Standard Webhooks, with a shared secret."""
+    """A request whose body is signed by Standard Webhooks, with a shared secret. `shown` names the token that proves
+    the headers, where events stand in them."""
 
-    __slots__ = ("_claims", "_headers", "_macs")
+    __slots__ = ("_claims", "_headers", "_macs", "_shown")
 
-    def __init__(self, headers: Mapping[str, str], macs: Macs, claims: Sequence[str]) -> None:
+    def __init__(
+        self, headers: Mapping[str, str], macs: Macs, claims: Sequence[str], shown: str | None
+    ) -> None:
         self._headers = headers
         self._macs = macs
         self._claims = claims
+        self._shown = shown
 
     def update(self, chunk: bytes) -> None:
         """Take the next bytes of the raw body."""
@@ -108,7 +140,7 @@ class SignedRequest:
         verified_by = self._macs.signer(self._claims, "base64")
         if verified_by is None:
             raise Refused(401, "bad_signature", "No signature fits id, timestamp and body.")
-        return _receipt(self._headers, body, verified_by)
+        return _receipt(self._headers, body, self._shown or verified_by)
 
 
 class KnownSender:
@@ -128,16 +160,15 @@ class KnownSender:
         return _receipt(self._headers, body, self._verified_by)
 
 
-def _bearer(request: Request, secrets: Sequence[Secret]) -> str:
-    """The name of the secret that the request shows; raises Refused."""
+def _token(request: Request) -> str | None:
+    """The token that a request shows; empty or None where it shows none."""
     scheme, _, token = request.headers.get(AUTHORIZATION, "").partition(" ")
-    shown = token.strip() if scheme.lower() == SCHEME else token_in(request.query)
-    if not shown:
-        sentence = (
-            "Send Authorization: Bearer, the parameter access_token, or the headers of Standard Webhooks."
-        )
-        raise Refused(401, "missing_token", sentence)
-    name = first_equal(((each.name, each.value) for each in secrets if each.value), [shown.encode()])
+    return token.strip() if scheme.lower() == SCHEME else token_in(request.query)
+
+
+def _bearer(token: str, secrets: Sequence[Secret]) -> str:
+    """The name of the secret that `token` is; raises Refused."""
+    name = first_equal(((each.name, each.value) for each in secrets if each.value), [token.encode()])
     if name is None:
         raise Refused(401, "bad_token", "The token is none of ours.")
     return name

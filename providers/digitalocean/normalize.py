@@ -39,6 +39,17 @@ ACTION_STATUSES: Mapping[str, ActionStatus] = {
 }
 
 
+SCOPES: Mapping[str, str] = {
+    "droplet": "droplets",
+    "gpu_droplet": "gpu_droplets",
+    "database": "databases",
+    "firewall": "firewalls",
+    "action": "actions",
+}
+"""The listing that shows a thing for certain, by which its absence is noticed: a filtered one that showed it too says
+nothing of what it left out."""
+
+
 def normalize(delivery: Delivery, source: Source) -> Iterable[Event]:
     """The one event of a delivery that shows a thing. Raises Ignored or Unintelligible."""
     meaning = MEANINGS.get(delivery.kind)
@@ -54,7 +65,7 @@ def _droplet(delivery: Delivery, source: Source) -> Event:
     return DropletObserved(
         **_observed(delivery, f"digitalocean:droplet/{item.id}"),
         env=source.environments.of(source=source.name, tag=item.tags),
-        scope=seen.scope,
+        scope=SCOPES["gpu_droplet" if gpu else "droplet"],
         droplet_id=item.id,
         name=item.name,
         status=_known(DropletStatus, item.status),
@@ -84,7 +95,7 @@ def _database(delivery: Delivery, source: Source) -> Event:
     return DatabaseClusterObserved(
         **_observed(delivery, f"digitalocean:database/{item.id}"),
         env=source.environments.of(source=source.name, tag=item.tags),
-        scope=seen.scope,
+        scope=SCOPES["database"],
         cluster_id=item.id,
         name=item.name,
         engine=_known(DatabaseEngine, item.engine),
@@ -112,7 +123,7 @@ def _firewall(delivery: Delivery, source: Source) -> Event:
     item = seen.item
     return FirewallObserved(
         **_observed(delivery, f"digitalocean:firewall/{item.id}"),
-        scope=seen.scope,
+        scope=SCOPES["firewall"],
         firewall_id=item.id,
         name=item.name,
         status=_known(FirewallStatus, item.status),
@@ -151,7 +162,7 @@ def _action(delivery: Delivery, source: Source) -> Event:
         moment=moment(at, 0, major=ENDED if ended else 0),
         fact=item.status,
         occurred_at=at,
-        scope=seen.scope,
+        scope=SCOPES["action"],
         action_id=item.id,
         action=item.type,
         status=status,

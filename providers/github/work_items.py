@@ -65,7 +65,7 @@ KINDS: Mapping[str, WorkItemKind] = {"issues": "issue", "pull": "pull_request"}
 COMMENTED_PAGE = re.compile(r"/(issues|pull)/[0-9]+(?:#|$)")
 COMMENTED_ADDRESS = re.compile(r"/issues/([0-9]{1,19})/*$")
 
-SHARED_GROUP = frozenset(("title", "state", "labels", "assignees", "milestone", "closed_at"))
+SHARED_GROUP = frozenset(("title", "state", "labels", "assignees", "milestone", "updated_at", "closed_at"))
 MERGE_KEYS = frozenset(("merged", "merged_at"))
 
 E = TypeVar("E", bound=WorkItemEvent)
@@ -293,6 +293,7 @@ def _sight(
         created_at=item.created_at,
         stated=(stated := _is_stated(item)),
         **(_shared_group(item) if stated else {}),
+        **(_type_group(item) if isinstance(item, Issue) else {}),
         **(_pull_request_group(item) if isinstance(item, PullRequest) else {}),
         **more,
     )
@@ -318,10 +319,17 @@ def _shared_group(item: Issue | PullRequest) -> dict[str, Any]:
         "assignee": _assignee(item),
         "assignees": [account.login for account in item.assignees or [] if account.login],
         "milestone": item.milestone.title if item.milestone else None,
-        "item_type": item.type.name if isinstance(item, Issue) and item.type else None,
         "updated_at": item.updated_at,
         "closed_at": item.closed_at,
         "merged_at": _merged_at(item),
+    }
+
+
+def _type_group(item: Issue) -> dict[str, Any]:
+    """The type of an issue, which not every server and not every payload shows."""
+    return {
+        "item_type_stated": "type" in item.model_fields_set,
+        "item_type": item.type.name if item.type else None,
     }
 
 

@@ -35,8 +35,9 @@ CONTENT_TYPE = "content-type"
 KEPT_HEADERS = (CONTENT_TYPE,)
 
 DIGEST = "sha256"
-BODY_BYTES_MAX = 1_000_000
-"""An event has some kilobytes. The body has to be read before anybody is known, so it may not be large."""
+BODY_BYTES_MAX = 256_000
+"""An event has at most some 25 KB: a stored mail is named by its address and not inlined. The body has to be read
+before anybody is known, so it may not be large."""
 AHEAD_S_MAX = 300
 """How far Mailgun's clock may be ahead of ours."""
 _TIMESTAMP = re.compile("[0-9]{10}")

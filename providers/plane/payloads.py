@@ -128,6 +128,7 @@ class Former(Upstream):
     sequence_id: Number = None
     created_by_id: Text = None
     created_at: Time = None
+    updated_at: Time = None
     completed_at: Time = None
 
 

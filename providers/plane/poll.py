@@ -5,6 +5,9 @@ Ask with `expand=state,labels,assignees`: without, an item shows ids where peopl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import ValidationError
 
 from contracts.observation import observed_body
@@ -22,15 +25,15 @@ def items(kind: str, scope: str, body: bytes) -> list[Item]:
     if kind != WORK_ITEMS:
         raise Unintelligible("no_such_kind", f"Plane is read for {WORK_ITEMS} only.")
     try:
-        page = parse(Page, body)
+        return [_item(scope, shown) for shown in parse(Page, body).results]
     except NotJson as error:
         raise Unintelligible("not_json", f"The answer cannot be read: {error}.") from None
     except ValidationError as error:
         raise Unintelligible("shape_mismatch", f"This is not a list: {problems_of(error)}.") from None
-    found = []
-    for shown in page.results:
-        name = shown.get("id")
-        if not isinstance(name, str) or not name:
-            raise Unintelligible("shape_mismatch", "A work item in the list has no id.")
-        found.append(Item(ref=item_ref(name), kind=WORK_ITEM, body=observed_body(scope, shown)))
-    return found
+
+
+def _item(scope: str, shown: Mapping[str, Any]) -> Item:
+    name = shown.get("id")
+    if not isinstance(name, str) or not name:
+        raise Unintelligible("shape_mismatch", "A work item in the list has no id.")
+    return Item(ref=item_ref(name), kind=WORK_ITEM, body=observed_body(scope, shown))

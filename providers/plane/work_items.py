@@ -50,7 +50,8 @@ STATUSES: Mapping[str, WorkItemStatus] = {
 ENDED = ("done", "cancelled")
 RANKS: Mapping[type[WorkItemEvent], int] = {WorkItemOpened: OPENED, WorkItemClosed: CLOSED}
 STATE_FIELDS = ("state", "state_id")
-SHARED_GROUP = frozenset(("name", "priority"))
+TYPE_FIELDS = ("type", "type_id")
+SHARED_GROUP = frozenset(("name", "priority", "updated_at", "completed_at", "archived_at"))
 SETTLED = timedelta(seconds=SETTLED_S)
 
 E = TypeVar("E", bound=WorkItemEvent)
@@ -122,9 +123,12 @@ def observed(payload: ObservedItem, delivery: Delivery, source: Source) -> list[
 
 
 def _departure(item: Item, change: Change) -> WorkItemDeleted:
-    """A work item is gone. Plane gives no time for it, but where the record itself is shown as deleted."""
-    payload, at = change.payload, item.deleted_at or change.delivery.received_at
+    """A work item is gone. Plane gives no time for it, but where the record itself is shown as deleted. Else it was
+    gone when we heard of it, and not before its last change by Plane's clock, which may be ahead of ours."""
+    payload, received_at = change.payload, change.delivery.received_at
     former = payload.previous_attributes
+    changed_at = former.updated_at if former and former.updated_at else received_at
+    at = item.deleted_at or max(received_at, changed_at)
     left = item.model_copy(
         update={
             "project_id": _project(item) or (former.project_id if former else None),
@@ -215,6 +219,7 @@ def _sight(
         named=names is not None,
         **(_shared_group(item) if stated else {}),
         **(names or {}),
+        **_type_group(item),
         **more,
     )
 
@@ -231,10 +236,14 @@ def _shared_group(item: Item) -> dict[str, Any]:
         "state_id": _state_id(item),
         "updated_at": item.updated_at,
         "priority": item.priority,
-        "item_type": _word(item.type) or item.type_id,
         "closed_at": item.completed_at,
         "archived_at": item.archived_at,
     }
+
+
+def _type_group(item: Item) -> dict[str, Any]:
+    shown = not item.model_fields_set.isdisjoint(TYPE_FIELDS)
+    return {"item_type_stated": shown, "item_type": _word(item.type) or item.type_id}
 
 
 def _names(item: Item) -> dict[str, Any] | None:

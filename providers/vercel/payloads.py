@@ -6,10 +6,18 @@ Answers in full: https://vercel.com/docs/rest-api/deployments/list-deployments
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 MILLIS_MAX = 253_402_300_799_999
 """The last millisecond that a datetime can hold."""
@@ -17,6 +25,17 @@ MILLIS_MAX = 253_402_300_799_999
 Millis = Annotated[int, Field(ge=0, le=MILLIS_MAX)]
 """Milliseconds since 1970."""
 Name = Annotated[str, Field(min_length=1)]
+
+
+def _unnamed(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise PydanticCustomError("wrong_member", "a member is none that we know") from None
+
+
+UnnamedMembers = WrapValidator(_unnamed)
+"""Annotates an object whose keys are the sender's words and no names of fields: no complaint may quote them."""
 
 
 class Upstream(BaseModel):
@@ -137,7 +156,7 @@ class Project(Upstream):
 
     id: Name
     name: str | None = None
-    targets: dict[Name, Identified | None] | None = None
+    targets: Annotated[dict[Name, Identified | None] | None, UnnamedMembers] = None
 
 
 class ObservedProject(Upstream):

@@ -6,7 +6,7 @@ Addresses of people, settings and build environments are in these answers too; t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -14,6 +14,7 @@ from contracts.observation import observed_body
 from contracts.text import NotJson, parse
 from providers.port import Item, Unintelligible, problems_of
 from providers.vercel.deployments import deployment_ref
+from providers.vercel.payloads import UnnamedMembers
 
 DEPLOYMENT_FIELDS = frozenset(
     {
@@ -45,7 +46,7 @@ class ProjectPage(BaseModel):
 
     id: str
     name: str | None = None
-    targets: dict[str, dict[str, Any] | None] | None = None
+    targets: Annotated[dict[str, dict[str, Any] | None] | None, UnnamedMembers] = None
 
 
 def items(kind: str, scope: str, page: bytes) -> list[Item]:
@@ -69,12 +70,17 @@ def _deployment(scope: str, given: Mapping[str, Any]) -> Item:
     uid = given.get("uid")
     if not isinstance(uid, str) or not uid:
         raise Unintelligible("shape_mismatch", "A deployment of this page has no uid.")
-    kept = {name: given[name] for name in given.keys() & DEPLOYMENT_FIELDS}
+    kept: dict[str, Any] = _plain(given, DEPLOYMENT_FIELDS)
     for name, fields in NESTED_FIELDS.items():
         part = given.get(name)
         if isinstance(part, dict):
-            kept[name] = {field: part[field] for field in part.keys() & fields}
+            kept[name] = _plain(part, fields)
     return Item(ref=deployment_ref(uid), kind="deployment", body=observed_body(scope, kept))
+
+
+def _plain(given: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """The fields called so that hold one plain value. An object or a list could hold anything."""
+    return {name: given[name] for name in given.keys() & names if not isinstance(given[name], dict | list)}
 
 
 def _project(scope: str, page: bytes) -> list[Item]:
@@ -82,7 +88,7 @@ def _project(scope: str, page: bytes) -> list[Item]:
     serving = {
         target: {"id": served["id"]}
         for target, served in (project.targets or {}).items()
-        if served is not None and served.get("id")
+        if served is not None and served.get("id") and isinstance(served["id"], str)
     }
     kept = {"id": project.id, "name": project.name, "targets": serving}
     return [Item(ref=f"vercel:project/{project.id}", kind="project", body=observed_body(scope, kept))]

@@ -11,7 +11,7 @@ from typing import Any
 
 from contracts.delivery import Delivery
 from contracts.deployments import DeploymentTargetChanged
-from contracts.envelope import Event
+from contracts.envelope import Env, Event
 from contracts.version import micros, moment
 from providers.port import Ignored, Source
 from providers.vercel.deployments import (
@@ -47,7 +47,7 @@ def promoted(webhook: DeploymentWebhook, delivery: Delivery, source: Source) -> 
         target=PRODUCTION,
         deployment_id=sight.id,
         when=when,
-        env=sight.env(source, PRODUCTION),
+        env=_env(source, PRODUCTION, sight.repository),
         project=sight.project,
         actor=sight.actor,
         change="promoted",
@@ -71,7 +71,7 @@ def rolled_back(webhook: RollbackWebhook, delivery: Delivery, source: Source) ->
             target=PRODUCTION,
             deployment_id=payload.to_deployment_id,
             when=at(webhook.created_at),
-            env=source.environments.of(target=PRODUCTION),
+            env=_env(source, PRODUCTION),
             previous_ref=None if previous is None else deployment_ref(previous),
             actor=payload.user.id if payload.user else None,
             change="rolled_back",
@@ -95,13 +95,18 @@ def observed(body: ObservedProject, delivery: Delivery, source: Source) -> list[
             deployment_id=deployment_id,
             when=delivery.received_at,
             rank=SEEN,
-            env=source.environments.of(target=target),
+            env=_env(source, target),
             project=project.name or None,
             change="observed",
             confirmed=True,
         )
         for target, deployment_id in sorted(serving.items())
     ]
+
+
+def _env(source: Source, target: str, repository: str | None = None) -> Env:
+    """Our environment of a target. It does not follow the branch of what the target happens to serve."""
+    return source.environments.of(repository=repository, target=target)
 
 
 def _changed(

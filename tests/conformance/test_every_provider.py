@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from contracts.envelope import Event
 from contracts.registry import EVENTS, decode
+from contracts.text import decode as decode_json
 from providers.port import Ignored, Parcel, Receipt, Refused, Request, Secret, Unintelligible
 from providers.registry import PROVIDERS
 from services.projector.understand import understand
@@ -167,6 +168,30 @@ def test_a_mutated_request_is_taken_or_refused_by_name(case: Case, seed: int) ->
         assert 400 <= outcome.status < 500 and outcome.reason
     else:
         assert outcome.identity and outcome.kind
+
+
+PAGES: Mapping[str, tuple[str, str, bytes]] = {
+    "digitalocean": ("droplets", "droplets", b'{"droplets": [{"id": 1, "memory": 1e999}]}'),
+    "github": ("issues", "repos/o/r/issues", b'[{"id": 1, "number": 1, "score": {"a": [-1e999]}}]'),
+    "mailgun": ("events", "a.example/events", b'{"items": [{"event": "x", "timestamp": 1, "id": "a", "b": 1e999}]}'),
+    "plane": ("work_items", "s", b'{"results": [{"id": "i-1", "point": 1e999}]}'),
+    "vercel": ("deployments", "s", b'{"deployments": [{"uid": "dpl_1", "created": 1e999}]}'),
+}  # fmt: skip
+"""A page of each provider whose API is read: kind, scope and body, with a number beyond all bounds in an item."""
+
+
+@pytest.mark.parametrize("name", sorted(name for name, each in PROVIDERS.items() if each.items))
+def test_no_stored_item_holds_what_json_cannot_say(name: str) -> None:
+    items = PROVIDERS[name].items
+    assert items is not None
+    bodies: list[bytes] = []
+    refused = ""
+    try:
+        bodies = [item.body for item in items(*PAGES[name])]
+    except Unintelligible as error:
+        refused = error.reason
+
+    assert refused == "not_json" or (bodies and all(decode_json(body) for body in bodies))
 
 
 def mutated(chance: Random, body: bytes) -> bytes:

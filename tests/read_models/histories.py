@@ -62,6 +62,20 @@ def v1_deleted(minute: float) -> Delivery:
     return _plane(body, at(minute))
 
 
+def v2_deleted(minute: float, updated: float) -> Delivery:
+    """A webhook of v2 that shows what the item was before it was deleted."""
+    body = sample("v2-constructed-from-docs/workitem.deleted")
+    body |= {"event_id": f"event-{minute}", "entity_id": ITEM}
+    body["previous_attributes"] |= {"id": ITEM, "updated_at": at(updated).isoformat()}
+    return _plane(body, at(minute))
+
+
+def listed_item(minute: float, **fields: Any) -> Delivery:
+    """The item in a list that shows as little of it as the one in Plane's documentation."""
+    [delivery] = observations(json.dumps({"results": [{"id": ITEM, **fields}]}).encode(), at(minute))
+    return replace(delivery, identity=f"run-{minute}")
+
+
 def v1_comment(minute: float) -> Delivery:
     """A comment on the item."""
     body = sample("v1-constructed-from-source/issue_comment.created.body")
@@ -102,13 +116,17 @@ def listed(begun: float, *refs: str) -> Delivery:
     return delivery_of(event, "poll", started_at + timedelta(seconds=30))
 
 
-def issue(second: int, action: str, state: str, /, name: str = "opened.15", **more: Any) -> Delivery:
-    """A webhook of GitHub about one issue, whose times are whole seconds."""
+def issue(
+    second: int, action: str, state: str, /, name: str = "opened.15", kind: str | None = None, **more: Any
+) -> Delivery:
+    """A webhook of GitHub about one issue, whose times are whole seconds. `kind` is the issue's type, where shown."""
     body = json.loads(samples.body(f"issues.{name}"))
     body |= {"action": action, **more}
     time = at(0) + timedelta(seconds=second)
     closed_at = time.isoformat() if state == "closed" else None
     body["issue"] |= {"updated_at": time.isoformat(), "state": state, "closed_at": closed_at}
+    if kind:
+        body["issue"] |= {"type": {"id": 1, "name": kind}}
     made = samples.delivery("issues", json.dumps(body).encode(), 1, f"guid-{second}-{action}")
     return replace(made, received_at=time + timedelta(seconds=1))
 
@@ -187,6 +205,46 @@ HISTORIES = (
         [CREATED, v1_deleted(9), v1(12, field="name", name="Back")],
         {REF: {"deleted": False, "title": "Back"}},
         events=3,
+    ),
+    History(
+        "deleted two seconds after a change, by a Plane whose clock is five seconds ahead",
+        [CREATED, v1(9 + 5 / 60, field="name", name="Gone soon"), v1_deleted(9 + 2 / 60)],
+        {REF: {"deleted": True, "title": "Gone soon"}},
+        events=3,
+    ),
+    History(
+        "deleted by a Plane whose clock is minutes ahead, which shows when it was changed",
+        [CREATED, v1(14, field="name", name="Gone soon"), v2_deleted(9, 14)],
+        {REF: {"deleted": True, "title": "Gone soon"}},
+        events=3,
+    ),
+    History(
+        "listed again ten seconds after the deletion was told",
+        [CREATED, v1_deleted(9), listed(9 + 10 / 60, REF)],
+        {REF: {"deleted": False}},
+        events=3,
+    ),
+    History(
+        "a list that shows little wipes nothing out",
+        [
+            v2(
+                5,
+                "updated",
+                state_id=DONE,
+                completed_at=at(5).isoformat(),
+                archived_at="2026-11-01",
+                type_id="bug",
+            ),
+            listed_item(15, name="Later", priority="low", state=DONE),
+        ],
+        {REF: {"closed_at": at(5), "archived": True, "priority": "high", "item_type": "bug"}},
+        events=2,
+    ),
+    History(
+        "a type that a later sight does not show",
+        [issue(0, "opened", "open", kind="Bug"), issue(5, "closed", "closed")],
+        {GITHUB: {"item_type": "Bug", "status": "done"}},
+        events=2,
     ),
     History(
         "permission lost and regained: told as deleted, then listed again",

@@ -78,7 +78,9 @@ def seen(
     seq: int, at: datetime, status: str = "active", number: int = 1, scope: str = "droplets"
 ) -> Delivery:
     """A poll found the droplet."""
-    item = {"id": number, "name": f"web-{number}", "status": status, "tags": ["env:prod"]}
+    item: dict[str, Any] = {"id": number, "name": f"web-{number}", "status": status, "tags": ["env:prod"]}
+    if scope == "gpu_droplets":
+        item["gpu_info"] = {"count": 1, "model": "h100"}
     return observed("droplet", item, at=at, seq=seq, scope=scope)
 
 
@@ -141,6 +143,14 @@ async def test_a_listing_of_ordinary_droplets_says_nothing_about_gpu_droplets(en
     assert True is await gone(engine, gpu, whole(2, day(2), scope="gpu_droplets"))
 
 
+async def test_a_filtered_listing_neither_hides_nor_removes_anything(engine: AsyncEngine) -> None:
+    """Whatever its name: `app` sorts before `droplets`."""
+    filtered = [seen(3, day(2), scope="app"), whole(4, day(2), DROPLET, scope="app")]
+
+    assert False is await gone(engine, seen(1, day(1)), whole(2, day(1), DROPLET), *filtered)
+    assert True is await gone(engine, seen(1, day(1)), *filtered, whole(5, day(3)))
+
+
 async def test_a_listing_of_another_account_says_nothing_about_this_one(engine: AsyncEngine) -> None:
     [event] = listing("digitalocean_eu", "droplets", day(2), {"droplet": []})
     assert None is await gone(engine, seen(1, day(1)), at(own.delivery_of(event, "poll", day(2)), 2))
@@ -149,7 +159,7 @@ async def test_a_listing_of_another_account_says_nothing_about_this_one(engine: 
 async def test_a_listing_alone_makes_a_row_of_which_nothing_else_is_known(engine: AsyncEngine) -> None:
     only = await row(engine, "do_droplets_now", [whole(1, day(1), DROPLET)])
 
-    assert (DROPLET, [], None, None, False) == (
+    assert (DROPLET, [], None, None, None) == (
         only["ref"],
         only["version"],
         only["name"],

@@ -16,6 +16,7 @@ from contracts.delivery import Delivery
 from contracts.observation import observation, observed_body
 from contracts.own import delivery_of
 from contracts.polls import listing
+from contracts.version import micros
 from contracts.work_items import WorkItemEvent
 from read_models.merge import join_all
 from read_models.work_items import READ_MODEL, WorkItem
@@ -242,10 +243,14 @@ async def test_a_deletion_with_our_time_outlives_a_clock_that_is_a_minute_ahead(
     async with engine.begin() as connection:
         await connection.execute(
             text(
-                "INSERT INTO ops.work_items (work_item_ref, system, deleted_at, last_seen_at)"
-                " VALUES ('x', :system, :at, :seen)"
+                "INSERT INTO ops.work_items (work_item_ref, system, deleted_at, version)"
+                " VALUES ('x', :system, :at, :version)"
             ),
-            {"system": system, "at": at(0), "seen": at(0) + timedelta(seconds=ahead_s)},
+            {
+                "system": system,
+                "at": at(0),
+                "version": [0, micros(at(0) + timedelta(seconds=ahead_s)), 1, 1, 0],
+            },
         )
         said = await connection.scalar(text("SELECT deleted FROM ops.work_items_now"))
     assert deleted is said

@@ -117,6 +117,38 @@ def test_where_there_is_a_signature_no_token_helps() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/json", "", "application/cloudevents+jsonx"]
+)
+def test_a_signature_proves_no_header(content_type: str) -> None:
+    forged = {f"ce-{name}": value for name, value in event(type="a.b", id="forged").items()}
+    signed = sign("m-1", NOW, OBJECT, SECRET.value)
+    headers = {"content-type": content_type, **forged, **signed}
+    assert (401, "unsigned_attributes") == judge(headers)
+    assert (401, "bad_token") == judge({**headers, "authorization": "Bearer wrong"})
+
+
+def test_binary_mode_may_be_signed_where_a_token_is_shown_too() -> None:
+    signed = sign("m-1", NOW, BINARY_BODY, SECRET.value)
+    headers = {**BINARY_HEADERS, **signed}
+    assert receipt(TOKEN.name) == judge({**headers, **BEARER}, BINARY_BODY)
+    assert receipt(TOKEN.name) == judge(headers, BINARY_BODY, "access_token=mF_9.B5f-4.1JqM")
+    assert (401, "bad_signature") == judge({**headers, **BEARER}, BINARY_BODY + b" ")
+
+
+def test_a_signed_batch_is_no_structured_event_and_the_other_way_round() -> None:
+    several = batch(event())
+    for headers, raw in ((STRUCTURED_TYPE, several), (BATCH_TYPE, OBJECT)):
+        assert (400, "shape_mismatch") == judge({**headers, **sign("m-1", NOW, raw, SECRET.value)}, raw)
+
+
+@pytest.mark.parametrize("raw", [BINARY_BODY, b"\x89PNG\xff", b"", b"[1" * 9, b"null", b'"x"'])
+def test_what_is_composed_as_data_is_taken_with_either_kind_of_secret(raw: bytes) -> None:
+    for secret in (SECRET, TOKEN):
+        taken = driving.judge_composed(SOURCE, secret, raw, KIND)
+        assert receipt(secret.name, "/odooops/send#d-1") == taken
+
+
 def test_an_old_signature_is_refused() -> None:
     old = sign("m-1", NOW.replace(hour=11), OBJECT, SECRET.value)
     assert (401, "stale_timestamp") == judge({**STRUCTURED_TYPE, **old})

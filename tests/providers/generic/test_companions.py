@@ -37,7 +37,7 @@ def test_an_example_of_the_page_is_a_valid_source_that_takes_what_it_should(name
     body = b'{"id": "1", "type": "t", "action": {"id": "2", "type": "u"}, "object_kind": "push"}'
     made = source.provider.compose(Parcel(body=body, event="test", delivery="d-1", at=NOW), source, secret)
     headers = {header.lower(): value for header, value in made.headers.items()}
-    assert isinstance(judge(source, headers, body, [secret], query=made.query), Receipt)
+    assert isinstance(judge(source, headers, made.body, [secret], query=made.query), Receipt)
     assert file.unsigned == isinstance(judge(source, {}, body, [secret]), Receipt)
 
 
@@ -85,11 +85,11 @@ def test_a_committed_example_takes_what_its_sender_would_send_and_makes_an_event
     body = b'{"created_at": "2026-11-01T11:59:00Z", "object": {"id": 7}, "message": "full", "type": "x.y"}'
     made = source.provider.compose(Parcel(body=body, event="x.y", delivery="d-1", at=NOW), source, secret)
     headers = {header.lower(): value for header, value in made.headers.items()}
-    receipt = judge(source, headers, body, [secret], query=made.query)
+    receipt = judge(source, headers, made.body, [secret], query=made.query)
     assert isinstance(receipt, Receipt) and "x.y" == receipt.kind
     kept = {header: value for header, value in headers.items() if header.startswith(("ce-", "content-type"))}
     [event] = source.provider.normalize(
-        delivery_of(source, receipt.kind, body, identity=receipt.identity, headers=kept), source
+        delivery_of(source, receipt.kind, made.body, identity=receipt.identity, headers=kept), source
     )
     assert isinstance(event, Event) and event.ref.startswith(f"{name}:")
 

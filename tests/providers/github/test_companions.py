@@ -15,7 +15,7 @@ from providers.github import PROVIDER
 from providers.github.normalize import KINDS
 from providers.github.observed import ITEMLESS, LISTINGS
 from providers.port import Receipt, Secret
-from read_models.registry import LEDGER
+from read_models.registry import FRESHNESS, LEDGER
 from services.projector.understand import understand
 from tests.providers.driving import judge_composed
 from tests.providers.github.cases import CASE
@@ -32,13 +32,13 @@ STORY: list[dict[str, Any]] = [
 def test_the_ssot_file_subscribes_to_exactly_the_events_that_are_understood() -> None:
     declared = YAML(typ="safe").load(ROOT / "ssot/providers/github.yaml")
     assert sorted(KINDS) == declared["events"]
-    assert (PROVIDER.name, False) == (declared["name"], declared["unsigned"])
+    assert (PROVIDER.name, False) == (declared["name"], declared.get("unsigned", False))
 
 
 def test_the_ssot_file_names_tables_that_github_fills_and_every_form_of_ref() -> None:
     declared = YAML(typ="safe").load(ROOT / "ssot/providers/github.yaml")
     told = [understand({SOURCE.name: SOURCE}, CASE.delivery(each)) for each in CASE.samples]
-    filled = {name for each in told for name, _ in each.rows} | {LEDGER.name}
+    filled = {name for each in told for name, _ in each.rows} | {LEDGER.name, FRESHNESS.name}
     forms = [re.sub("<[^>]+>", "[^:#@]+", form) for form in declared["refs"]]
     assert set() == set(declared["feeds"]) - filled
     assert [] == [

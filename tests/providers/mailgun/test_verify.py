@@ -248,7 +248,7 @@ def test_of_a_forms_repeated_fields_mailguns_own_count() -> None:
 
 
 def test_a_body_too_large_is_refused_before_it_is_read() -> None:
-    chunks = [b"x" * 100_000] * 20
+    chunks = [b"x" * 50_000] * 20
     given: list[int] = []
 
     def counted() -> Any:
@@ -259,6 +259,17 @@ def test_a_body_too_large_is_refused_before_it_is_read() -> None:
     headers = {"content-type": JSON_TYPE}
     assert (413, "body_too_large") == judge(SOURCE, headers, b"", [KEY], chunks=counted())
     assert sum(given) <= BODY_BYTES_MAX + len(chunks[0])
+
+
+@pytest.mark.parametrize(("size", "known"), [(25_000, True), (250_000, True), (256_001, False)])
+def test_what_mailgun_sends_is_far_below_the_cap(size: int, known: bool) -> None:
+    event = {"event": "opened", "user-variables": {"x": ""}}
+    event["user-variables"] = {
+        "x": "y" * (size - len(json.dumps({"signature": signature(), "event-data": event})))
+    }
+    body = json.dumps({"signature": signature(), "event-data": event}).encode()
+    assert size == len(body)
+    assert (taken("opened") if known else (413, "body_too_large")) == judged(body)
 
 
 def test_nothing_secret_stands_in_a_refusal() -> None:

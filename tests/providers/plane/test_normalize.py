@@ -338,6 +338,46 @@ def test_a_sparse_sight_states_nothing() -> None:
     assert (False, False, None) == (found.stated, found.named, found.title)
 
 
+@pytest.mark.parametrize(
+    "name", ["name", "priority", "state_id", "updated_at", "completed_at", "archived_at"]
+)
+def test_a_sight_that_lacks_a_key_of_the_shared_group_states_none_of_it(name: str) -> None:
+    body = v2("workitem.updated.done")
+    assert only(body).stated
+    del body["data"][name]
+    assert not only(body).stated
+
+
+def test_the_list_in_print_states_nothing_but_where_the_item_is() -> None:
+    (seen,) = observed(sample("rest/list-work-items.printed"))
+
+    assert (False, None, None, False) == (
+        seen.stated,
+        seen.closed_at,
+        seen.archived_at,
+        seen.item_type_stated,
+    )
+
+
+def test_a_type_is_stated_where_its_key_is_shown() -> None:
+    typed, nameless = v2(type_id="t-1"), v2()
+    del nameless["data"]["type_id"]
+
+    assert (True, "t-1") == (only(typed).item_type_stated, only(typed).item_type)
+    assert (True, None) == (only(v2(type_id=None)).item_type_stated, only(v2(type_id=None)).item_type)
+    assert (True, False) == (only(nameless).stated, only(nameless).item_type_stated)
+
+
+def test_a_deletion_is_no_older_than_the_last_change_by_planes_clock() -> None:
+    body = sample(f"{V2}/workitem.deleted")
+    times = []
+    for updated_at in (NOW - timedelta(hours=1), NOW + timedelta(seconds=3)):
+        body["previous_attributes"] |= {"updated_at": updated_at.isoformat()}
+        times.append(only(body).occurred_at)
+
+    assert [NOW, NOW + timedelta(seconds=3)] == times
+
+
 def test_an_observation_and_a_webhook_of_one_moment_state_one_thing() -> None:
     (seen,) = observed(page())
     heard = only(v2("workitem.updated.done"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -10,8 +11,19 @@ import pytest
 
 from contracts.deployments import DeploymentCreated
 from contracts.envelope import Event
+from contracts.ssot import EnvironmentRule, Environments
+from providers.port import Unintelligible
 from tests.providers.driving import NOW, events_of
-from tests.providers.vercel.deliveries import SOURCE, Body, listed, normalized, observation, only, webhook
+from tests.providers.vercel.deliveries import (
+    SOURCE,
+    Body,
+    delivery,
+    listed,
+    normalized,
+    observation,
+    only,
+    webhook,
+)
 
 
 def seen(item: Body, **how: Any) -> tuple[Any, Any]:
@@ -181,6 +193,26 @@ def test_a_deployment_by_cli_has_no_git_and_its_user_is_the_creator() -> None:
     facts = (made.repository, made.repository_id, made.git_ref, made.commit_sha, made.pull_request)
     assert (None,) * 5 == facts
     assert "ZqayS9s1AVuTRjB83vVSA5nd" == made.creator
+
+
+def test_a_target_does_not_follow_the_branch_of_what_it_serves() -> None:
+    rules = Environments(
+        (
+            EnvironmentRule(env="dev", branch=["fix-*"]),
+            EnvironmentRule(env="prod", target=["production"]),
+        )
+    )
+    body = webhook("deployment.promoted")
+    body["payload"]["deployment"]["meta"] |= {"githubCommitRef": "fix-17"}
+    reached, served = events_of(replace(SOURCE, environments=rules), delivery(body))
+    assert ("deployment_target.changed", "dev", "prod") == (served.type, reached.env, served.env)
+
+
+def test_a_complaint_about_targets_does_not_quote_their_names() -> None:
+    looked = observation({"id": "p", "targets": {"hunter2": 7}}, kind="project")
+    with pytest.raises(Unintelligible, match="targets") as caught:
+        events_of(SOURCE, looked)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_who_promotes_is_not_the_creator() -> None:

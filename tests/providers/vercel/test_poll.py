@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,24 @@ def test_a_project_is_one_item_with_the_ids_of_what_its_targets_serve() -> None:
     assert ("vercel:project/prj_6yRbTn3kQ9wMx2vLz8hFcJ5dGs4p", "project") == (found.ref, found.kind)
 
 
+def test_what_is_no_plain_value_is_not_kept() -> None:
+    strange = {"token": "hunter2"}
+    given: dict[str, Any] = {
+        "uid": "dpl_1",
+        "errorMessage": strange,
+        "source": [strange],
+        "target": None,
+        "created": 7,
+    }
+    given |= {"meta": {"githubCommitMessage": strange, "githubRepo": "r"}, "creator": {"uid": [strange]}}
+    [found] = items("deployments", "s", json.dumps({"deployments": [given]}).encode())
+    kept = {"uid": "dpl_1", "target": None, "created": 7, "meta": {"githubRepo": "r"}, "creator": {}}
+    assert kept == json.loads(found.body)["item"]
+    project = {"id": "prj_1", "targets": {"production": {"id": strange}}}
+    [found] = items("project", "s", json.dumps(project).encode())
+    assert {} == json.loads(found.body)["item"]["targets"]
+
+
 @pytest.mark.parametrize("kind", ["deployments", "project"])
 def test_addresses_of_people_and_settings_never_leave_the_answer(kind: str) -> None:
     answer = page(kind).decode()
@@ -73,6 +92,7 @@ def test_a_project_that_serves_nothing_yet_is_an_item_too() -> None:
         ("deployments", b'{"deployments": [7]}', "shape_mismatch"),
         ("deployments", b'{"deployments": [{"name": "hunter2"}]}', "shape_mismatch"),
         ("project", b'{"id": null}', "shape_mismatch"),
+        ("project", b'{"id": "p", "targets": {"hunter2": 7}}', "shape_mismatch"),
         ("domains", b"{}", "no_such_page"),
     ],
 )
