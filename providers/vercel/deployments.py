@@ -31,6 +31,7 @@ from providers.vercel.payloads import (
 )
 
 PREVIEW = "preview"
+QUEUED = "queued"
 PRODUCTION = "production"
 UNTIMED = 0
 NUMBER_DIGITS_COUNT_MAX = 18
@@ -53,7 +54,7 @@ class State:
 
 
 STATES: Mapping[str, State] = {
-    "queued": State(0, 0, "queued"),
+    QUEUED: State(0, 0, "queued"),
     "initializing": State(0, 1, "queued"),
     "blocked": State(0, 2, "awaiting_authorization"),
     "build-requested": State(1, 0, "deploying"),
@@ -110,9 +111,15 @@ def deployment_ref(deployment_id: str) -> str:
 
 
 def created(webhook: DeploymentWebhook, delivery: Delivery, source: Source) -> list[Event]:
-    """A deployment was asked for; who asked is its creator where git names nobody."""
-    sight = sight_of(webhook)
-    return [_created(sight, at(webhook.created_at), sight.actor, delivery, source)]
+    """A deployment was asked for; who asked is its creator where git names nobody.
+
+    It waits from now on, which is a state, and the only news of it until it is built.
+    """
+    sight, born = sight_of(webhook), at(webhook.created_at)
+    return [
+        _created(sight, born, sight.actor, delivery, source),
+        status_changed(sight, QUEUED, born, delivery, source),
+    ]
 
 
 def changed(webhook: DeploymentWebhook, delivery: Delivery, source: Source) -> list[Event]:

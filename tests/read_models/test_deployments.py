@@ -311,8 +311,8 @@ async def test_a_cancelled_deployment_is_superseded_where_the_branch_has_a_newer
         "vercel:dpl_old": ("cancelled", True, None),
         "vercel:dpl_new": ("cancelled", False, None),
         "vercel:dpl_err": ("failed", False, None),
-        "vercel:dpl_else": (None, False, None),
-        "vercel:dpl_prod": (None, False, None),
+        "vercel:dpl_else": ("queued", False, None),
+        "vercel:dpl_prod": ("queued", False, None),
     } == found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contracts.deployments import DeploymentCreated
+from contracts.deployments import DeploymentCreated, DeploymentStatusChanged
 from contracts.envelope import Event
 from contracts.ssot import EnvironmentRule, Environments
 from providers.port import Unintelligible
@@ -124,7 +124,7 @@ def test_a_webhook_and_a_look_at_one_state_are_one_fact(name: str, state: str) -
     item = item_of(name, state)
     told, looked = only(webhook(name)), seen(item, fetched_at=NOW + timedelta(days=1))[1]
     assert told.id == looked.id
-    assert seen(item)[0].id == only(webhook("deployment.created")).id
+    assert seen(item)[0].id == normalized(webhook("deployment.created"))[0].id
     different = {
         name for name, value in told.model_dump().items() if value != looked.model_dump()[name]
     }  # what tells the two apart is when, and what only one of them knows
@@ -189,7 +189,9 @@ def test_a_cleanup_has_its_target_inside_the_deployment() -> None:
 def test_a_deployment_by_cli_has_no_git_and_its_user_is_the_creator() -> None:
     body = webhook("deployment.created")
     body["payload"]["deployment"]["meta"] = {}
-    made = only(body)
+    made, waiting = normalized(body)
+    assert isinstance(made, DeploymentCreated) and isinstance(waiting, DeploymentStatusChanged)
+    assert ("queued", "deployment.status_changed") == (waiting.outcome, waiting.type)
     facts = (made.repository, made.repository_id, made.git_ref, made.commit_sha, made.pull_request)
     assert (None,) * 5 == facts
     assert "ZqayS9s1AVuTRjB83vVSA5nd" == made.creator
