@@ -11,7 +11,7 @@ from typing import Literal
 from cli import terminal
 from contracts.ssot import BadSsot, ProviderFile, Ssot
 from providers.registry import sources
-from read_models.registry import READ_MODELS, TABLES
+from read_models.registry import FRESHNESS, READ_MODELS, TABLES
 from read_models.table import SCHEMA
 from runtime import settings, ssot
 from runtime.settings import BadSettings
@@ -19,7 +19,9 @@ from runtime.ssot import CAPABILITIES, ENVIRONMENTS, PROVIDERS, line_of
 
 State = Literal["ok", "warning", "bad"]
 
-NAMED_BY_REF = {model.name for model in READ_MODELS if model.ref_column is not None}
+NAMED_BY_REF = {
+    model.name for model in READ_MODELS if model.ref_column is not None and model is not FRESHNESS
+}
 """The tables whose rows are about things: a source that fills one has to say what those are called."""
 UNSIGNED = "unsigned: whoever knows the address can write into its log"
 
