@@ -18,7 +18,7 @@ from contracts.version import Int64
 class Upstream(BaseModel):
     """Any object that GitHub sends."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class Account(Upstream):

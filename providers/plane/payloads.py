@@ -48,7 +48,7 @@ Time = Annotated[AwareDatetime | None, BeforeValidator(_time), AfterValidator(_u
 class Upstream(BaseModel):
     """Any object that Plane sends."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class Account(Upstream):

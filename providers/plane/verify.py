@@ -39,7 +39,7 @@ _ENUM_NAME = re.compile(r"WebhookScope\.ScopeChoices\.([A-Z0-9_]+)")
 class Head(BaseModel):
     """What tells a delivery from others. `event_id` is what it is: a wrong one must not cost us the delivery."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     event: str
     version: Any = None

@@ -30,7 +30,7 @@ class NotSlacks(ValueError):
 
 class _Upstream(BaseModel):
     # Ids serve as identity only: a wrong one must not cost us the delivery, so they are of any type here.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class InnerEvent(_Upstream):

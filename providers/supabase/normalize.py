@@ -28,7 +28,7 @@ NAME_CHARS_MAX = 63
 class Change(BaseModel):
     """A body, as the trigger builds it."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     type: str
     table: str = Field(min_length=1, max_length=NAME_CHARS_MAX)
