@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --no-config --universal --py
            --generate-hashes --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check bench lock clean .venv
+.PHONY: help demo up test suite check bench lock clean .venv
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z.]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do \
@@ -22,7 +22,10 @@ demo: .venv ## Start everything, send the samples, show what became of them; Ctr
 up: .venv ## Start everything without samples; Ctrl-C stops
 	@exec $(BIN)/odooops up --data-dir $(DATA_DIR)
 
-test: check ## All checks and all tests, on real servers
+test: .venv ## All checks and all tests, on real servers, side by side
+	@$(MAKE) --no-print-directory -j 2 check suite
+
+suite: .venv
 	$(BIN)/pytest -n $(TEST_WORKERS)
 
 check: .venv ## Lint, format, types and import rules

@@ -133,7 +133,7 @@ def test_an_object_where_a_plain_value_is_expected_leaves_no_trace(path: str, st
 
 
 @given(data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_no_refusal_repeats_a_value(data: st.DataObject) -> None:
     page = data.draw(
         st.recursive(

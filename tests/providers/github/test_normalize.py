@@ -246,7 +246,7 @@ SURPRISES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(path=st.sampled_from(SAMPLES), surprise=SURPRISES, data=st.data())
 def test_any_value_anywhere_is_understood_ignored_or_parked(
     path: Path, surprise: Any, data: st.DataObject

@@ -395,7 +395,7 @@ SURPRISES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(path=st.sampled_from(ANSWERS), surprise=SURPRISES, data=st.data())
 def test_any_value_anywhere_in_a_page_is_cut_and_understood_or_refused_by_name(
     path: Path, surprise: Any, data: st.DataObject
