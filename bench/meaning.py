@@ -6,9 +6,10 @@ import importlib
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import uvloop
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from bench.result import Result, measured
 from providers.port import Ignored, Unintelligible
@@ -17,6 +18,7 @@ from tests.providers.case import Case, Sample
 
 REPEATS = 5
 CALLS = 40
+LARGE_BYTES = 256 * 1024
 LIMIT = "from_json of the same bytes"
 
 
@@ -37,7 +39,24 @@ async def run() -> list[Result]:
         )
         worst = max(_micros(_meaning(case, each)) / _micros(_parsing(each)) for each in samples)
         results.append(measured(f"{name}: the dearest body, in times of {LIMIT}", "x", [worst]))
+        # A small body costs what an event costs, whatever parsing it does: how the cost grows shows on a large one.
+        large = [grown for each in samples if (grown := _grown(each)) is not None]
+        if large:
+            worst = max(_micros(_meaning(case, each)) / _micros(_parsing(each)) for each in large)
+            size = f"{LARGE_BYTES // 1024} KB"
+            results.append(
+                measured(f"{name}: the dearest grown to {size}, in times of {LIMIT}", "x", [worst])
+            )
     return results
+
+
+def _grown(sample: Sample) -> Sample | None:
+    """A sample with so many copies of itself in a member that nobody reads that it is large; None for no object."""
+    value = from_json(sample.body)
+    if not isinstance(value, dict):
+        return None
+    copies = LARGE_BYTES // len(sample.body) + 1
+    return replace(sample, body=to_json({**value, "padding": [value] * copies}))
 
 
 def _meaning(case: Case, sample: Sample) -> Callable[[], object]:
