@@ -41,9 +41,7 @@ _UNSAFE_IN_HEADER = re.compile(r"[^!#$&-~]+")
 class Event(BaseModel):
     """What every event states. Subclasses add the family's fields and set `type`, `<family>.<verb>`."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, defer_build=True)
     type: ClassVar[str]
     service: ClassVar[str]
     """Which part of the platform the family belongs to: `ci`, `deploy`, `work` …"""
