@@ -145,7 +145,6 @@ def _change(kind: Kind, entry: Declaration, tables: Tables, present: bool) -> Ch
         version=version(entry.moment, 0, 0),
         delivery="",
         received_at=entry.occurred_at,
-        via="ssot",
         observed=False,
         data=b"",
     )

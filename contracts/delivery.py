@@ -106,6 +106,11 @@ def require_ascii(text: str) -> str:
     return text
 
 
+def media_type(content_type: str) -> str:
+    """The media type of a Content-Type header, without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 def to_headers(delivery: Delivery, body_object: str | None = None) -> dict[str, str]:
     """The message headers of `delivery`; `body_object` names the stored body where the message has none.
 

@@ -1,4 +1,4 @@
-"""HMAC signatures of bodies that stream in: what the general receivers share. Pure, and in constant time."""
+"""HMAC signatures of bodies that stream in, and comparing what was shown. Pure, and in constant time."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -11,7 +10,18 @@ from contracts.catalogue import CapabilityDeclared, CapabilityObserved, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, on
+from read_models.port import (
+    FACT,
+    GREATEST,
+    KEY,
+    VERSION,
+    ReadModel,
+    Statement,
+    as_json,
+    latest,
+    listed_in,
+    on,
+)
 
 DECLARED = latest("declared_version")
 OBSERVED = latest("observed_version")
@@ -64,15 +74,9 @@ def _observed(statement: Statement[CapabilityObserved]) -> CapabilityRow:
         key=event.key,
         observed_version=statement.version,
         observed_maturity=event.maturity,
-        evidence=json.dumps(event.evidence).encode(),
+        evidence=as_json(event.evidence),
         last_checked_at=event.occurred_at,
     )
-
-
-def _listed(statement: Statement[ListingCompleted]) -> list[CapabilityRow]:
-    event = statement.event
-    refs = event.refs if event.ref == SCOPE else []
-    return [CapabilityRow(ref=ref, last_seen_at=event.started_at) for ref in refs]
 
 
 READ_MODEL = ReadModel(
@@ -81,7 +85,7 @@ READ_MODEL = ReadModel(
     folds={
         **on(CapabilityDeclared, fold=_declared),
         **on(CapabilityObserved, fold=_observed),
-        **on(ListingCompleted, fold=_listed),
+        **on(ListingCompleted, fold=listed_in(SCOPE, CapabilityRow)),
     },
     ref_column="ref",
 )

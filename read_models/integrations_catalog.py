@@ -10,7 +10,7 @@ from contracts.catalogue import IntegrationDeclared, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, on
+from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, listed_in, on
 
 DECLARED = latest("declared_version")
 SCOPE = scope_ref(SOURCE, scope_of("integration"))
@@ -63,15 +63,12 @@ def _declared(statement: Statement[IntegrationDeclared]) -> CatalogEntry:
     )
 
 
-def _listed(statement: Statement[ListingCompleted]) -> list[CatalogEntry]:
-    event = statement.event
-    refs = event.refs if event.ref == SCOPE else []
-    return [CatalogEntry(ref=ref, last_seen_at=event.started_at) for ref in refs]
-
-
 READ_MODEL = ReadModel(
     name="integrations_catalog",
     row=CatalogEntry,
-    folds={**on(IntegrationDeclared, fold=_declared), **on(ListingCompleted, fold=_listed)},
+    folds={
+        **on(IntegrationDeclared, fold=_declared),
+        **on(ListingCompleted, fold=listed_in(SCOPE, CatalogEntry)),
+    },
     ref_column="ref",
 )

@@ -5,14 +5,13 @@ Two groups that know nothing of each other: no apply of SSOT overwrites what was
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.catalogue import IntegrationDeclared, IntegrationObserved
 from contracts.version import Version
-from read_models.port import FACT, KEY, VERSION, ReadModel, Statement, latest, on
+from read_models.port import FACT, KEY, VERSION, ReadModel, Statement, as_json, latest, on
 
 DECLARED = latest("declared_version")
 OBSERVED = latest("observed_version")
@@ -53,7 +52,7 @@ def _observed(statement: Statement[IntegrationObserved]) -> Installation:
         observed_version=statement.version,
         observed_status=event.status,
         provider_status=event.provider_status,
-        evidence=json.dumps(event.evidence).encode(),
+        evidence=as_json(event.evidence),
         last_checked_at=event.occurred_at,
     )
 

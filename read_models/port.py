@@ -15,7 +15,6 @@ from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, 
 
 from pydantic_core import to_json
 
-from contracts.delivery import Via
 from contracts.envelope import Event
 from contracts.polls import ListingCompleted
 from contracts.version import Version
@@ -78,7 +77,6 @@ class Statement(Generic[E]):
     version: Version
     delivery: str
     received_at: datetime
-    via: Via
     observed: bool
     """Whether it shows what was fetched, by whatever way it came, and not what the provider told."""
     data: bytes
@@ -152,6 +150,17 @@ def listed(row: Callable[..., Any], kind: str) -> Fold:
         event = statement.event
         refs = event.refs if event.kind == kind else []
         return [row(ref=ref, source=event.source, last_seen_at=event.started_at) for ref in refs]
+
+    return fold
+
+
+def listed_in(scope: str, row: Callable[..., Any]) -> Fold:
+    """The fold of ListingCompleted for things that one scope alone lists: `scope` is its ref."""
+
+    def fold(statement: Statement[ListingCompleted]) -> list[Any]:
+        event = statement.event
+        refs = event.refs if event.ref == scope else []
+        return [row(ref=ref, last_seen_at=event.started_at) for ref in refs]
 
     return fold
 

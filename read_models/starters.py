@@ -10,7 +10,7 @@ from contracts.catalogue import StarterDeclared, StarterObserved, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, on
+from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, listed_in, on
 
 DECLARED = latest("declared_version")
 OBSERVED = latest("observed_version")
@@ -71,19 +71,13 @@ def _observed(statement: Statement[StarterObserved]) -> StarterRow:
     )
 
 
-def _listed(statement: Statement[ListingCompleted]) -> list[StarterRow]:
-    event = statement.event
-    refs = event.refs if event.ref == SCOPE else []
-    return [StarterRow(ref=ref, last_seen_at=event.started_at) for ref in refs]
-
-
 READ_MODEL = ReadModel(
     name="starters",
     row=StarterRow,
     folds={
         **on(StarterDeclared, fold=_declared),
         **on(StarterObserved, fold=_observed),
-        **on(ListingCompleted, fold=_listed),
+        **on(ListingCompleted, fold=listed_in(SCOPE, StarterRow)),
     },
     ref_column="ref",
 )

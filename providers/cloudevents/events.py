@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
+from contracts.delivery import media_type
 from contracts.external import stable_name
 from contracts.text import NotJson, Presence, clean, parse
 from contracts.times import instant
@@ -80,24 +81,19 @@ class CloudEvent:
         return stable_name(self.source, self.id)
 
 
-def media_type(headers: Mapping[str, str]) -> str:
-    """The content type of a request, without its parameters."""
-    return headers.get(CONTENT_TYPE, "").partition(";")[0].strip().lower()
-
-
 def is_batch(headers: Mapping[str, str]) -> bool:
     """Whether the body is a batch."""
-    return media_type(headers) == BATCH
+    return media_type(headers.get(CONTENT_TYPE, "")) == BATCH
 
 
 def is_in_body(headers: Mapping[str, str]) -> bool:
     """Whether all that is known of the events stands in the body, and nothing in the headers."""
-    return media_type(headers) in (STRUCTURED, BATCH)
+    return media_type(headers.get(CONTENT_TYPE, "")) in (STRUCTURED, BATCH)
 
 
 def events_of(headers: Mapping[str, str], body: bytes) -> list[CloudEvent]:
     """The events of a request, in order; one, unless it is a batch. Raises BadEvent."""
-    kind = media_type(headers)
+    kind = media_type(headers.get(CONTENT_TYPE, ""))
     if kind == BATCH:
         batch = _parsed(_Batch, body).root
         return [_valid(event, f" of event {n}") for n, event in enumerate(batch)]

@@ -15,11 +15,6 @@ class MalformedForm(ValueError):
     """the body is not a form with exactly one field named payload"""
 
 
-def media_type(content_type: str) -> str:
-    """The media type of a Content-Type header, without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
-
-
 def form_payload(body: bytes) -> bytes:
     """The JSON text in a form-encoded body; raises MalformedForm."""
     try:

@@ -8,11 +8,11 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from contracts.delivery import Delivery
+from contracts.delivery import Delivery, media_type
 from contracts.envelope import Event
 from contracts.text import NotJson, parse
 from providers.github import audit, builds, checks, deployments, observed, payloads, work_items
-from providers.github.body import FORM_TYPE, MalformedForm, form_payload, media_type
+from providers.github.body import FORM_TYPE, MalformedForm, form_payload
 from providers.github.verify import CONTENT_TYPE, EVENT
 from providers.port import Ignored, Source, Unintelligible, problems_of
 

@@ -10,9 +10,10 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 
-from contracts.delivery import MalformedName, require_ascii, require_identity, subject_token
+from contracts.delivery import MalformedName, media_type, require_ascii, require_identity, subject_token
+from contracts.signing import Algorithm, Macs
 from contracts.text import NotJson, require_object
-from providers.github.body import FORM_TYPE, JSON_TYPE, MalformedForm, form_payload, media_type
+from providers.github.body import FORM_TYPE, JSON_TYPE, MalformedForm, form_payload
 from providers.port import Composed, Parcel, Receipt, Refused, Request, Secret, Source
 
 SIGNATURE = "x-hub-signature-256"
@@ -22,7 +23,7 @@ HOOK = "x-github-hook-id"
 CONTENT_TYPE = "content-type"
 KEPT_HEADERS = (EVENT, HOOK, CONTENT_TYPE)
 
-DIGEST = "sha256"
+DIGEST: Algorithm = "sha256"
 PREFIX = "sha256="
 _SIGNATURE = re.compile(PREFIX + "[0-9a-f]{64}")
 """Lower-case, as GitHub writes it. SHA-1 (`X-Hub-Signature`) is never looked at."""
@@ -56,37 +57,24 @@ class SignedRequest:
 
     def __init__(self, headers: Mapping[str, str], claimed: str, secrets: Sequence[Secret]) -> None:
         self._headers = headers
-        self._claimed = claimed.encode()
-        # Anybody can sign with an empty key, so an empty secret verifies nothing.
-        self._macs = [
-            (secret.name, hmac.new(secret.value, digestmod=DIGEST)) for secret in secrets if secret.value
-        ]
+        self._claimed = claimed.removeprefix(PREFIX)
+        self._macs = Macs(((secret.name, secret.value) for secret in secrets), DIGEST)
 
     def update(self, chunk: bytes) -> None:
         """Take the next bytes of the raw body."""
-        for _, mac in self._macs:
-            mac.update(chunk)
+        self._macs.update(chunk)
 
     def finish(self, body: bytes) -> Receipt:
         """The receipt of a request that is GitHub's and well formed; raises Refused for any other."""
-        verified_by = self._signer()
+        verified_by = self._macs.signer([self._claimed], "hex")
+        if verified_by is None:
+            raise _bad_signature()
         identity = _identity(self._headers)
         kind = _kind(self._headers)
         for name in KEPT_HEADERS:
             _ascii(self._headers.get(name, ""), name)
         _require_payload(self._headers.get(CONTENT_TYPE, ""), body)
         return Receipt(identity=identity, kind=kind, verified_by=verified_by)
-
-    def _signer(self) -> str:
-        """The name of the secret that signed. Every secret is tried, so that the time tells nothing."""
-        matching = [
-            name
-            for name, mac in self._macs
-            if hmac.compare_digest((PREFIX + mac.hexdigest()).encode(), self._claimed)
-        ]
-        if not matching:
-            raise _bad_signature()
-        return matching[0]
 
 
 def _bad_signature() -> Refused:

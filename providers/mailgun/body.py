@@ -20,11 +20,6 @@ class MalformedForm(ValueError):
     """the body is not a form of UTF-8 text"""
 
 
-def media_type(content_type: str) -> str:
-    """The media type of a Content-Type header, without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
-
-
 def form_of(body: bytes) -> Form:
     """The fields of a form-encoded body, cleaned; raises MalformedForm."""
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from contracts.delivery import Delivery
+from contracts.delivery import Delivery, media_type
 from contracts.envelope import Event
 from contracts.mail import (
     MailAccepted,
@@ -27,7 +27,7 @@ from contracts.mail import (
 from contracts.observation import observed_kind
 from contracts.text import NotJson, parse
 from contracts.version import from_micros, moment
-from providers.mailgun.body import FORM_TYPE, MalformedForm, form_of, media_type
+from providers.mailgun.body import FORM_TYPE, MalformedForm, form_of
 from providers.mailgun.forms import event_of, words_of
 from providers.mailgun.payloads import EventData, Headers, Notification, Observed
 from providers.mailgun.poll import EVENT, domain_of, ref_of

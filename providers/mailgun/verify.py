@@ -16,9 +16,10 @@ from urllib.parse import parse_qsl, urlencode
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contracts.delivery import MalformedName, require_identity, subject_token
+from contracts.delivery import MalformedName, media_type, require_identity, subject_token
+from contracts.signing import first_equal
 from contracts.text import NotJson, decode, parse
-from providers.mailgun.body import FORM_TYPE, JSON_TYPE, MalformedForm, form_of, media_type
+from providers.mailgun.body import FORM_TYPE, JSON_TYPE, MalformedForm, form_of
 from providers.mailgun.options import MailgunOptions
 from providers.port import (
     Composed,
@@ -188,16 +189,16 @@ def _signer(signature: Signature, secrets: Sequence[Secret]) -> str:
     claimed = [
         text.encode() for text in (signature.signature, signature.parent_signature) if text is not None
     ]
-    fitting = []
-    for secret in secrets:
-        # Anybody can sign with an empty key, so an empty secret verifies nothing.
-        if secret.value:
-            genuine = sign(signature.timestamp, signature.token, secret).encode()
-            fits = [hmac.compare_digest(genuine, text) for text in claimed]
-            fitting += [secret.name] if any(fits) else []
-    if not fitting:
+    # Anybody can sign with an empty key, so an empty secret verifies nothing.
+    genuine = (
+        (secret.name, sign(signature.timestamp, signature.token, secret).encode())
+        for secret in secrets
+        if secret.value
+    )
+    signer = first_equal(genuine, claimed)
+    if signer is None:
         raise Refused(401, "bad_signature", "No signature fits the timestamp and the token.")
-    return fitting[0]
+    return signer
 
 
 def _missing_signature() -> Refused:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.delivery import MalformedName, body_sha256, require_identity, subject_token
+from contracts.signing import Algorithm, Macs
 from contracts.text import NotJson, parse
 from providers.port import Composed, Parcel, Receipt, Refused, Request, Secret, Source
 
@@ -23,7 +24,7 @@ EVENT = "x-plane-event"
 CONTENT_TYPE = "content-type"
 KEPT_HEADERS = (DELIVERY, EVENT)
 
-DIGEST = "sha256"
+DIGEST: Algorithm = "sha256"
 JSON_TYPE = "application/json"
 USER_AGENT = "Autopilot"
 HOOK_PREFIX = "plane_wh_"
@@ -79,31 +80,20 @@ class SignedRequest:
     __slots__ = ("_claimed", "_macs")
 
     def __init__(self, claimed: str, secrets: Sequence[Secret]) -> None:
-        self._claimed = claimed.encode()
-        # Anybody can sign with an empty key, so an empty secret verifies nothing.
-        self._macs = [
-            (secret.name, hmac.new(secret.value, digestmod=DIGEST)) for secret in secrets if secret.value
-        ]
+        self._claimed = claimed
+        self._macs = Macs(((secret.name, secret.value) for secret in secrets), DIGEST)
 
     def update(self, chunk: bytes) -> None:
         """Take the next bytes of the raw body."""
-        for _, mac in self._macs:
-            mac.update(chunk)
+        self._macs.update(chunk)
 
     def finish(self, body: bytes) -> Receipt:
         """The receipt of a request that is Plane's and well formed; raises Refused for any other."""
-        verified_by = self._signer()
+        verified_by = self._macs.signer([self._claimed], "hex")
+        if verified_by is None:
+            raise _bad_signature()
         head = _head(body)
         return Receipt(identity=_identity(head, body), kind=kind_of(head.event), verified_by=verified_by)
-
-    def _signer(self) -> str:
-        """The name of the secret that signed. Every secret is tried, so that the time tells nothing."""
-        matching = [
-            name for name, mac in self._macs if hmac.compare_digest(mac.hexdigest().encode(), self._claimed)
-        ]
-        if not matching:
-            raise _bad_signature()
-        return matching[0]
 
 
 def kind_of(event: str) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from contracts.delivery import MalformedName, require_identity
+from contracts.signing import Algorithm, Macs
 from providers.port import Composed, Parcel, Receipt, Refused, Request, Secret, Source
 from providers.slack.body import NotSlacks, content_of
 
@@ -18,7 +19,7 @@ TIMESTAMP = "x-slack-request-timestamp"
 CONTENT_TYPE = "content-type"
 KEPT_HEADERS = (CONTENT_TYPE, "x-slack-retry-num", "x-slack-retry-reason")
 
-DIGEST = "sha256"
+DIGEST: Algorithm = "sha256"
 SCHEME = "v0"
 WINDOW_S = 300
 """How far the time of a request may lie from ours, in either direction."""
@@ -66,21 +67,17 @@ class SignedRequest:
 
     def __init__(self, claimed: str, timestamp: str, secrets: Sequence[Secret]) -> None:
         self._claimed = claimed
-        # Anybody can sign with an empty key, so an empty secret verifies nothing.
-        self._macs = [
-            (secret.name, hmac.new(secret.value, _prefix(timestamp), DIGEST))
-            for secret in secrets
-            if secret.value
-        ]
+        self._macs = Macs(((secret.name, secret.value) for secret in secrets), DIGEST, _prefix(timestamp))
 
     def update(self, chunk: bytes) -> None:
         """Take the next bytes of the raw body."""
-        for _, mac in self._macs:
-            mac.update(chunk)
+        self._macs.update(chunk)
 
     def finish(self, body: bytes) -> Receipt:
         """The receipt of a request that is Slack's and of a known form; raises Refused for any other."""
-        verified_by = self._signer()
+        verified_by = self._macs.signer([self._claimed.removeprefix(f"{SCHEME}=")], "hex")
+        if verified_by is None:
+            raise _bad_signature()
         try:
             content = content_of(body)
         except NotSlacks as error:
@@ -95,18 +92,6 @@ class SignedRequest:
             except MalformedName:
                 pass  # not an id: the signature has to do
         return self._claimed
-
-    def _signer(self) -> str:
-        """The name of the secret that signed. Every secret is tried, so that the time tells nothing."""
-        claimed = self._claimed.encode()
-        matching = [
-            name
-            for name, mac in self._macs
-            if hmac.compare_digest(f"{SCHEME}={mac.hexdigest()}".encode(), claimed)
-        ]
-        if not matching:
-            raise _bad_signature()
-        return matching[0]
 
 
 def _prefix(timestamp: str) -> bytes:

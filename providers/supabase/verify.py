@@ -6,13 +6,13 @@ https://supabase.com/docs/guides/database/webhooks
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.delivery import MalformedName, subject_token
+from contracts.signing import first_equal
 from contracts.text import NotJson, parse
 from providers.port import Composed, Parcel, Receipt, Refused, Request, Secret, Source, problems_of
 
@@ -75,12 +75,10 @@ class BearerRequest:
 
 def _holder(token: bytes, secrets: Sequence[Secret]) -> str:
     """The name of the secret that was shown. Every secret is tried, so that the time tells nothing."""
-    matching = [
-        secret.name for secret in secrets if secret.value and hmac.compare_digest(secret.value, token)
-    ]
-    if not matching:
+    holder = first_equal(((secret.name, secret.value) for secret in secrets if secret.value), [token])
+    if holder is None:
         raise _bad_token()
-    return matching[0]
+    return holder
 
 
 def _bad_token() -> Refused:

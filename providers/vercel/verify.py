@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from contracts.delivery import MalformedName, require_identity, subject_token
+from contracts.signing import Algorithm, Macs
 from contracts.text import NotJson, parse
 from providers.port import Composed, Parcel, Receipt, Refused, Request, Secret, Source, problems_of
 from providers.vercel.payloads import Envelope
@@ -22,7 +23,7 @@ SIGNATURE = "x-vercel-signature"
 CONTENT_TYPE = "content-type"
 JSON_TYPE = "application/json"
 
-DIGEST = "sha1"
+DIGEST: Algorithm = "sha1"
 _SIGNATURE = re.compile("[0-9a-f]{40}")
 KIND_TOKENS_COUNT_MAX = 8
 """The longest type that Vercel documents, `deployment.integration.action.cleanup`, has four."""
@@ -55,28 +56,19 @@ class SignedRequest:
 
     def __init__(self, claimed: str, secrets: Sequence[Secret]) -> None:
         self._claimed = claimed
-        # Anybody can sign with an empty key, so an empty secret verifies nothing.
-        self._macs = [
-            (secret.name, hmac.new(secret.value, digestmod=DIGEST)) for secret in secrets if secret.value
-        ]
+        self._macs = Macs(((secret.name, secret.value) for secret in secrets), DIGEST)
 
     def update(self, chunk: bytes) -> None:
         """Take the next bytes of the raw body."""
-        for _, mac in self._macs:
-            mac.update(chunk)
+        self._macs.update(chunk)
 
     def finish(self, body: bytes) -> Receipt:
         """The receipt of a request that is Vercel's and well formed; raises Refused for any other."""
-        verified_by = self._signer()
+        verified_by = self._macs.signer([self._claimed], "hex")
+        if verified_by is None:
+            raise _bad_signature()
         envelope = _envelope(body)
         return Receipt(identity=_identity(envelope.id), kind=_kind(envelope.type), verified_by=verified_by)
-
-    def _signer(self) -> str:
-        """The name of the secret that signed. Every secret is tried, so that the time tells nothing."""
-        matching = [name for name, mac in self._macs if hmac.compare_digest(mac.hexdigest(), self._claimed)]
-        if not matching:
-            raise _bad_signature()
-        return matching[0]
 
 
 def _bad_signature() -> Refused:

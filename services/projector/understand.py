@@ -88,7 +88,6 @@ def _stated(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
             version=version(event.moment, delivery.seq, n),
             delivery=delivery.name,
             received_at=delivery.received_at,
-            via=delivery.via,
             observed=is_observed(delivery.kind),
             data=data,
         )

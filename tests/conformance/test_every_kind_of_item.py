@@ -34,7 +34,6 @@ def takers(kind: str) -> set[str]:
         version=version(event.moment, 1, 0),
         delivery="odooops:x",
         received_at=NOON,
-        via="poll",
         observed=False,
         data=b"",
     )

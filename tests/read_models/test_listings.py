@@ -31,7 +31,6 @@ def folded(model: ReadModel[Any], parts: list[ListingCompleted]) -> dict[Any, An
             version=version(part.moment, seq, 0),
             delivery="odooops:x",
             received_at=part.started_at,
-            via="ssot",
             observed=False,
             data=b"",
         )
