@@ -17,6 +17,7 @@ from contracts import (
     health,
     infrastructure,
     jobs,
+    ledger,
     mail,
     polls,
     rows,
@@ -108,6 +109,10 @@ EVENTS: Mapping[str, type[Event]] = {
         catalogue.CapabilityObserved,
         catalogue.StarterDeclared,
         catalogue.StarterObserved,
+        ledger.DeliveryParked,
+        ledger.DeliveryDiscarded,
+        ledger.DeliveryRedacted,
+        ledger.SecretExcluded,
     )
 }
 

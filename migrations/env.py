@@ -13,6 +13,23 @@ from runtime.postgres import make_engine
 
 MIGRATION_LOCK = 0x0D00_0001
 
+# A rebuild puts new tables in the place of old ones, which only their owner may. What a migration makes belongs to
+# whoever runs it, so it is handed over at the end of each run.
+HAND_OVER = """
+DO $$ DECLARE found record; BEGIN
+    IF (SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'ops') <> 'odooops_owner' THEN
+        ALTER SCHEMA ops OWNER TO odooops_owner;
+    END IF;
+    FOR found IN
+        SELECT c.relname, CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind FROM pg_class AS c
+        WHERE c.relnamespace = 'ops'::regnamespace AND c.relkind IN ('r', 'v')
+            AND c.relowner <> 'odooops_owner'::regrole
+    LOOP
+        EXECUTE format('ALTER %s ops.%I OWNER TO odooops_owner', found.kind, found.relname);
+    END LOOP;
+END $$
+"""
+
 
 def migrate(connection: Connection) -> None:
     """Bring the database up to the newest revision, in one transaction."""
@@ -20,6 +37,7 @@ def migrate(connection: Connection) -> None:
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         context.run_migrations()
+        connection.execute(text(HAND_OVER))
 
 
 async def online() -> None:

@@ -1,9 +1,9 @@
 """ops.deliveries: the ledger, one row per (source, identity, body) and what became of it.
 
-No event folds into it: the projector states what it made of a delivery. The message that stands first in the
-log decides, hence versions with a negated sequence. At one sequence `status` is ranked, so that a delivery only
-ever gets further: a parked one may be projected by better code, a projected one may turn out to be in conflict
-with an earlier body, an operator has the last word.
+The projector states what it made of a delivery; operators say, by events, what is to become of one. The message that
+stands first in the log decides, hence versions with a negated sequence. At one sequence `status` is ranked, so that a
+delivery only ever gets further: a parked one may be projected by better code, a projected one may turn out to be in
+conflict with an earlier body, an operator has the last word.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
+from contracts.ledger import DeliveryDiscarded, DeliveryRedacted
 from contracts.version import Version
 from read_models.port import (
     EARLIEST,
@@ -25,6 +26,7 @@ from read_models.port import (
     VERSION,
     Index,
     ReadModel,
+    Statement,
     latest,
 )
 
@@ -39,6 +41,8 @@ RANKS: dict[Status, int] = {
     "discarded": 5,
     "redacted": 6,
 }
+SET_ASIDE: frozenset[str] = frozenset(("discarded", "redacted"))
+"""By an operator's will: nothing of it is folded, whatever code may make of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +72,50 @@ class DeliveryRow:
     last_error: Annotated[str | None, NOTE] = None
 
 
+def _discarded(statement: Statement[DeliveryDiscarded]) -> DeliveryRow:
+    event = statement.event
+    return DeliveryRow(
+        source=event.delivery_source,
+        identity=event.delivery_identity,
+        body_sha256=event.body_sha256,
+        stream_seq=event.seq,
+        last_seq=event.seq,
+        version=(-event.seq, RANKS["discarded"]),
+        status="discarded",
+        reason="by_an_operator",
+        refs=[],
+        event_count=0,
+        last_error=event.why,
+    )
+
+
+def _redacted(statement: Statement[DeliveryRedacted]) -> DeliveryRow:
+    event = statement.event
+    return DeliveryRow(
+        source=event.delivery_source,
+        identity=event.delivery_identity,
+        body_sha256=event.body_sha256,
+        first_version=(-event.seq,),
+        kind=event.kind,
+        via=event.via,
+        verified_by=event.verified_by,
+        body_bytes=event.body_bytes,
+        received_at=event.received_at,
+        stream_seq=event.seq,
+        last_seq=event.last_seq,
+        version=(-event.seq, RANKS["redacted"]),
+        status="redacted",
+        reason="by_an_operator",
+        refs=event.refs,
+        event_count=0,
+        last_error=event.why,
+    )
+
+
 READ_MODEL = ReadModel(
     name="deliveries",
     row=DeliveryRow,
-    folds={},
+    folds={DeliveryDiscarded: _discarded, DeliveryRedacted: _redacted},
     ref_column=None,
     indexes=(
         Index("deliveries_refs", ("refs",), "gin"),

@@ -39,6 +39,7 @@ from read_models import (
     repo_aliases,
     run_events,
     runs,
+    secret_exclusions,
     secret_sync_runs,
     starters,
     work_items,
@@ -49,11 +50,14 @@ from read_models.table import SCHEMA, table_of
 LEDGER = deliveries.READ_MODEL
 AUDIT = platform_events.READ_MODEL
 """The one model that takes every event: a row that is new there is an event that nobody has published."""
+EXCLUSIONS = secret_exclusions.READ_MODEL
+"""Which deliveries are not to be believed: the projector asks it before it folds."""
 FRESHNESS = freshness.READ_MODEL
 """What deliveries say by having come at all."""
 
 READ_MODELS: tuple[ReadModel[Any], ...] = (
     LEDGER,
+    EXCLUSIONS,
     builds.READ_MODEL,
     build_jobs.READ_MODEL,
     deployments.READ_MODEL,

@@ -15,6 +15,10 @@ STATEMENT_S_MAX = 60
 
 FOLD_LOCK = 0x0D00_0095
 """Key of the advisory lock that every transaction writing `ops.*` takes shared before it names a table."""
+REBUILD_LOCK = 0x0D00_0096
+"""Key of the advisory lock that a rebuild holds for as long as it lives: one at a time."""
+OWNER = "odooops_owner"
+"""The role that owns `ops` and what is in it."""
 
 _OUTAGE_CLASSES = (
     "08",  # connection

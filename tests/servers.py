@@ -95,7 +95,7 @@ def fresh_database(server: Postgres) -> Iterator[Database]:
     """A copy of the template, dropped afterwards with whoever is still connected."""
     name = f"test_{uuid.uuid4().hex}"
     # A template's own rights do not come along: the one that a migration gives is given again.
-    grant = f"GRANT CREATE ON DATABASE {name} TO odooops_operator"
+    grant = f"GRANT CREATE ON DATABASE {name} TO odooops_operator, odooops_owner"
     in_thread(server.execute, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}", grant)
     try:
         yield Database(server, name)

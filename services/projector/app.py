@@ -26,17 +26,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import delivery as wire
-from contracts.delivery import Delivery, UnreadableDelivery
+from contracts.delivery import UnreadableDelivery
 from contracts.envelope import to_headers
-from contracts.text import clean
 from providers.port import Source
 from providers.registry import sources
 from runtime import bus, postgres, process, ssot, streams
 from runtime.bus import BrokerAway, LogTrimmed, Message
 from runtime.pull import ConsumerGone, Pull
 from runtime.settings import Settings
-from services.projector.understand import REFOLD_IMPOSSIBLE, Understood, parked, understand
-from services.projector.write import RefoldTooWide, Sql, Writer
+from services.projector.sql import Sql
+from services.projector.understand import REFOLD_IMPOSSIBLE, Understood, parked, understand, unreadable
+from services.projector.write import RefoldTooWide, Writer
 
 T = TypeVar("T")
 
@@ -190,7 +190,8 @@ class Projector:
                     "nats", lambda: bus.delivery_of(self.js, message.subject, headers, message.data, seq)
                 )
             except UnreadableDelivery as error:
-                return parked(_named(message, seq), "unreadable", str(error))
+                stored_at = message.metadata.timestamp
+                return unreadable(message.subject, headers, message.data, stored_at, seq, error)
             return None if delivery is None else understand(self.sources, delivery)
 
     async def _patiently(self, server: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
@@ -254,29 +255,6 @@ def _messages(settled: Sequence[Understood]) -> list[Message]:
             headers = to_headers(statement.event, statement.delivery)
             events.setdefault(headers["ce-id"], Message(statement.event.subject, statement.data, headers))
     return list(events.values())
-
-
-def _named(message: Msg, seq: int) -> Delivery:
-    """Enough of an unreadable message for the ledger to name it: by its own headers, where only the body is amiss."""
-    try:
-        return wire.from_message(message.subject, message.headers or {}, message.data, seq)
-    except UnreadableDelivery:
-        return _placeholder(message, seq)
-
-
-def _placeholder(message: Msg, seq: int) -> Delivery:
-    """A message that is no delivery of ours, as if it were."""
-    tokens = [clean(token)[: wire.TOKEN_CHARS_MAX] for token in message.subject.split(".")]
-    return Delivery(
-        source=tokens[1] if len(tokens) > 1 else "unknown",
-        identity=f"seq-{seq}",
-        kind=".".join(tokens[2:]) or "unknown",
-        via="webhook",
-        received_at=message.metadata.timestamp,
-        body=message.data,
-        body_sha256=wire.body_sha256(message.data),
-        seq=seq,
-    )
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """Which delivery of an identity counts, given what the ledger knows. Pure.
 
 The message of an identity that stands first in the log is folded; later messages with its body are copies,
-those with another body are conflicts. If an earlier one turns up late, its refs are refolded.
+those with another body are conflicts. If an earlier one turns up late, its refs are refolded. One that an operator
+has set aside keeps its place, and folds nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from read_models.deliveries import RANKS, DeliveryRow
+from read_models.deliveries import RANKS, SET_ASIDE, DeliveryRow
 from services.projector.understand import REFOLD_IMPOSSIBLE, Understood, copy_row, in_conflict, ledger_row
 
 Identity = tuple[str, str]
@@ -22,6 +23,7 @@ class Known:
 
     body_sha256: str
     stream_seq: int
+    status: str
     refs: tuple[str, ...]
 
 
@@ -40,7 +42,7 @@ def identity_of(understood: Understood) -> Identity:
 
 
 def settle(
-    batch: Iterable[Understood], known: Mapping[Identity, Sequence[Known]], tried_at: datetime
+    batch: Iterable[Understood], known: Mapping[Identity, Sequence[Known]], tried_at: datetime | None
 ) -> Settled:
     """Decide for every delivery of `batch`; `known` is the ledger's rows of the same identities."""
     settled = Settled()
@@ -63,16 +65,17 @@ def _settle_identity(
     identity: Identity,
     group: Sequence[Understood],
     known: Sequence[Known],
-    tried_at: datetime,
+    tried_at: datetime | None,
     settled: Settled,
 ) -> None:
     first = group[0].delivery
     first_seq, first_body = min(
         [(first.seq, first.body_sha256), *((row.stream_seq, row.body_sha256) for row in known)]
     )
+    aside = any(row.body_sha256 == first_body and row.status in SET_ASIDE for row in known)
     for understood in group:
         delivery = understood.delivery
-        if delivery.seq == first_seq:
+        if delivery.seq == first_seq and not aside:
             settled.ledger.append(ledger_row(understood, tried_at))
             settled.fold.append(understood)
         elif delivery.body_sha256 == first_body:

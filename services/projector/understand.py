@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from contracts.delivery import Delivery
+from contracts import delivery as wire
+from contracts.delivery import Delivery, UnreadableDelivery
 from contracts.envelope import Event
 from contracts.observation import is_observed
 from contracts.text import clean
@@ -128,6 +129,32 @@ def parked(delivery: Delivery, reason: str, error: str) -> Understood:
     return _without_body(delivery, status="parked", reason=reason, error=clean(error)[:ERROR_CHARS_MAX])
 
 
+def unreadable(
+    subject: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    stored_at: datetime,
+    seq: int,
+    error: UnreadableDelivery,
+) -> Understood:
+    """A message that cannot be read as a delivery, parked: by its own headers, where only its body is amiss."""
+    try:
+        named = wire.from_message(subject, headers, body, seq)
+    except UnreadableDelivery:
+        tokens = [clean(token)[: wire.TOKEN_CHARS_MAX] for token in subject.split(".")]
+        named = Delivery(
+            source=tokens[1] if len(tokens) > 1 else "unknown",
+            identity=f"seq-{seq}",
+            kind=".".join(tokens[2:]) or "unknown",
+            via="webhook",
+            received_at=stored_at,
+            body=body,
+            body_sha256=wire.body_sha256(body),
+            seq=seq,
+        )
+    return parked(named, "unreadable", str(error))
+
+
 def _without_body(delivery: Delivery, **ended: Any) -> Understood:
     return Understood(delivery=replace(delivery, body=b""), body_bytes=len(delivery.body), **ended)
 
@@ -145,8 +172,11 @@ def in_conflict(understood: Understood, first_seq: int) -> Understood:
     )
 
 
-def copy_row(delivery: Delivery, tried_at: datetime) -> DeliveryRow:
-    """The ledger's row of a message that repeats an earlier one: where it stands, and no verdict."""
+def copy_row(delivery: Delivery, tried_at: datetime | None) -> DeliveryRow:
+    """The ledger's row of a message that repeats an earlier one: where it stands, and no verdict.
+
+    Without `tried_at` it does not count as a try.
+    """
     return DeliveryRow(
         source=delivery.source,
         identity=delivery.identity,
@@ -158,12 +188,12 @@ def copy_row(delivery: Delivery, tried_at: datetime) -> DeliveryRow:
         kind=delivery.kind,
         via=delivery.via,
         verified_by=delivery.verified_by,
-        attempts=1,
+        attempts=0 if tried_at is None else 1,
         first_tried_at=tried_at,
     )
 
 
-def ledger_row(understood: Understood, tried_at: datetime) -> DeliveryRow:
+def ledger_row(understood: Understood, tried_at: datetime | None) -> DeliveryRow:
     """The ledger's row of `understood`: where it stands, and what became of it."""
     return replace(
         copy_row(understood.delivery, tried_at),

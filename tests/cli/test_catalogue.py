@@ -21,7 +21,8 @@ from contracts.own import delivery_of
 from contracts.version import moment
 from runtime import bus, streams
 from runtime.postgres import make_engine
-from services.projector.write import Sql, Writer
+from services.projector.sql import Sql
+from services.projector.write import Writer
 from tests.cli.catalogues import ROOT, write
 from tests.conftest import Broker
 from tests.samples import SOURCES

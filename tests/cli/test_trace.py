@@ -22,8 +22,9 @@ from contracts.envelope import Event
 from contracts.registry import EVENTS
 from contracts.work_items import WorkItemOpened
 from runtime.postgres import make_engine
+from services.projector.sql import Sql
 from services.projector.understand import understand
-from services.projector.write import Sql, Writer
+from services.projector.write import Writer
 from tests.contracts.examples import FOLDER
 from tests.samples import SOURCES
 from tests.servers import Database

@@ -20,7 +20,7 @@ from read_models.merge import join_all, joiner, merge_sql
 from read_models.port import ReadModel
 from read_models.registry import READ_MODELS, TABLES
 from runtime.postgres import make_engine
-from services.projector.write import _json
+from services.projector.sql import as_json
 from tests.conformance.rows import DENSE, WIDE, rows
 from tests.servers import Database, Postgres, fresh_database
 
@@ -153,7 +153,7 @@ async def test_python_and_sql_merge_to_the_same_rows(
             key = tuple(getattr(row, name) for name in model.key)
             before = joined.get(key)
             joined[key] = row if before is None else join(before, row)
-            returned = (await connection.execute(merge, {"rows": _json([row])})).all()
+            returned = (await connection.execute(merge, {"rows": as_json([row])})).all()
             assert bool(returned) == (before is None or joined[key] != before), row
         stored = await snapshot(connection, model)
         await connection.rollback()
@@ -165,7 +165,7 @@ async def through_postgres(engine: AsyncEngine, model: ReadModel[Any], merged: l
     """Rows as Postgres gives them back: inserted into an empty table, so that no SQL rule has a say."""
     async with engine.connect() as connection:
         await connection.begin()
-        await connection.execute(text(merge_sql(model, "ops")), {"rows": _json(merged)})
+        await connection.execute(text(merge_sql(model, "ops")), {"rows": as_json(merged)})
         stored = await snapshot(connection, model)
         await connection.rollback()
     return stored

@@ -17,8 +17,9 @@ from read_models import deployment_targets, deployments
 from read_models.merge import join_all
 from read_models.port import ReadModel
 from runtime.postgres import make_engine
+from services.projector.sql import Sql
 from services.projector.understand import understand
-from services.projector.write import Sql, Writer
+from services.projector.write import Writer
 from tests import samples
 from tests.providers.driving import NOW
 from tests.providers.github.deliveries import sample

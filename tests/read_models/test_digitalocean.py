@@ -23,8 +23,9 @@ from contracts.polls import (
 )
 from providers.registry import PROVIDERS
 from runtime.postgres import make_engine
+from services.projector.sql import Sql
 from services.projector.understand import understand
-from services.projector.write import Sql, Writer
+from services.projector.write import Writer
 from tests.providers.digitalocean.answers import SOURCE, day, observed
 from tests.providers.driving import source_of
 from tests.samples import at

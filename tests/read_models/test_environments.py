@@ -18,8 +18,9 @@ from contracts.health import HealthcheckCompleted
 from contracts.polls import listing
 from contracts.version import moment
 from runtime.postgres import make_engine
+from services.projector.sql import Sql
 from services.projector.understand import understand
-from services.projector.write import Sql, Writer
+from services.projector.write import Writer
 from tests.providers.digitalocean.answers import observed
 from tests.samples import SOURCES
 from tests.servers import Database

@@ -10,8 +10,9 @@ from sqlalchemy import text
 
 from contracts.envelope import SHORT_CHARS_MAX
 from runtime.postgres import make_engine
+from services.projector.sql import Sql
 from services.projector.understand import understand
-from services.projector.write import Sql, Writer
+from services.projector.write import Writer
 from tests import samples
 from tests.servers import Database
 from tests.tables import empty, snapshot

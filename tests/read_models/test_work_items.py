@@ -21,8 +21,9 @@ from contracts.work_items import WorkItemEvent
 from read_models.merge import join_all
 from read_models.work_items import READ_MODEL, WorkItem
 from runtime.postgres import make_engine
+from services.projector.sql import Sql
 from services.projector.understand import understand
-from services.projector.write import Sql, Writer
+from services.projector.write import Writer
 from tests import samples
 from tests.providers.github.deliveries import only, sample
 from tests.read_models.histories import CREATED, HISTORIES, REF, History, at, listed

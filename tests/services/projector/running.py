@@ -19,8 +19,9 @@ from contracts.delivery import Delivery
 from runtime import bus, streams
 from runtime.bus import Message
 from services.projector.app import Projector
+from services.projector.sql import Sql
 from services.projector.understand import understand
-from services.projector.write import Sql, Writer
+from services.projector.write import Writer
 from tests.conftest import Broker
 from tests.samples import SOURCES
 from tests.servers import Database
@@ -140,11 +141,11 @@ sys.exit(process.run("projector", app.main))
 """
 PLACES = {
     "between two tables of one transaction": (
-        "merge = write.Writer._merge_rows\n"
+        "merge = write.Writer.merge_rows\n"
         "async def half(self, connection, rows):\n"
         "    await merge(self, connection, {name: rows[name] for name in list(rows)[:2]})\n"
         "    die()\n"
-        "write.Writer._merge_rows = half"
+        "write.Writer.merge_rows = half"
     ),
     "after the commit, before publishing": "bus.publish_all = die",
     "after publishing, before the acknowledgement": "app.Projector._count = die",

@@ -20,8 +20,9 @@ from contracts.version import Moment
 from providers.port import Source
 from read_models.registry import FRESHNESS, READ_MODELS
 from runtime.postgres import make_engine
+from services.projector.sql import Sql
 from services.projector.understand import parked, understand
-from services.projector.write import Sql, Writer
+from services.projector.write import Writer
 from tests.samples import RECEIVED_AT, SOURCES, at, body, delivery
 from tests.servers import Postgres, fresh_database
 from tests.tables import empty

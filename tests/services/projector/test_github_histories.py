@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.delivery import Delivery
 from runtime.postgres import make_engine
+from services.projector.sql import Sql
 from services.projector.understand import understand
-from services.projector.write import Sql, Writer
+from services.projector.write import Writer
 from tests.providers.github import histories
 from tests.providers.github.deliveries import SOURCE
 from tests.providers.github.histories import HISTORIES, history, issue, push, renamed, repository

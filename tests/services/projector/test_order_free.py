@@ -19,8 +19,9 @@ from contracts.polls import PollFinished, listing, moment_of_end
 from read_models.merge import join_all
 from read_models.registry import READ_MODELS
 from runtime.postgres import make_engine
+from services.projector.sql import Sql
 from services.projector.understand import understand
-from services.projector.write import Sql, Writer
+from services.projector.write import Writer
 from tests.samples import RECEIVED_AT, SOURCES, at, log, paths
 from tests.servers import Postgres, fresh_database
 from tests.tables import Snapshot, empty, snapshot

@@ -30,7 +30,7 @@ def b(seq: int) -> Delivery:
 
 
 def known(given: Delivery) -> Known:
-    return Known(given.body_sha256, given.seq, ("github:old/ref#1",))
+    return Known(given.body_sha256, given.seq, "projected", ("github:old/ref#1",))
 
 
 def test_a_delivery_alone_is_folded() -> None:

@@ -1,0 +1,314 @@
+"""Tables beside the live ones: making them, comparing them, and putting them in the place of the live ones.
+
+A schema of ours says in its comment what it is for, so that what a killed process left behind is known for that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy import MetaData, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from read_models.port import Column, ReadModel
+from read_models.registry import LEDGER, READ_MODELS
+from read_models.table import SCHEMA, table_of
+from runtime.postgres import OWNER
+
+Purpose = Literal["rebuild", "before", "as_of"]
+PREFIX = "odooops: "
+
+_OURS = text(
+    "SELECT n.nspname AS name, obj_description(n.oid, 'pg_namespace') AS said FROM pg_namespace AS n"
+    " WHERE obj_description(n.oid, 'pg_namespace') LIKE 'odooops: %' ORDER BY n.nspname"
+)
+_COLUMNS = text(
+    "SELECT c.relname AS model, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type"
+    " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid"
+    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped"
+)
+_GRANTS = text(
+    "SELECT c.relname AS name, NULL AS column, g.privilege_type AS right, g.grantee::regrole::text AS role"
+    " FROM pg_class AS c, aclexplode(c.relacl) AS g"
+    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind IN ('r', 'v') AND g.grantee NOT IN (0, c.relowner)"
+    " UNION ALL SELECT c.relname, a.attname, g.privilege_type, g.grantee::regrole::text"
+    " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid, aclexplode(a.attacl) AS g"
+    " WHERE c.relnamespace = to_regnamespace(:schema) AND NOT a.attisdropped AND g.grantee <> 0"
+)
+_VIEWS = text(
+    "SELECT c.relname AS name, pg_get_viewdef(c.oid) AS query FROM pg_class AS c"
+    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'v' ORDER BY c.oid"
+)
+# What else would go on looking at a table after it was moved away: other people's views, keys, functions, policies.
+_DEPENDENTS = text(
+    "SELECT DISTINCT c.relname AS model, pg_describe_object(d.classid, d.objid, 0) AS what"
+    " FROM pg_depend AS d JOIN pg_class AS c ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid"
+    " LEFT JOIN pg_rewrite AS r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid"
+    " LEFT JOIN pg_class AS v ON r.ev_class = v.oid"
+    " LEFT JOIN pg_constraint AS k ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid"
+    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r' AND c.relname = ANY(:models)"
+    " AND d.deptype IN ('n', 'a') AND d.classid <> 'pg_attrdef'::regclass"
+    " AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_index AS i WHERE i.indexrelid = d.objid))"
+    " AND (k.oid IS NULL OR k.conrelid <> c.oid)"
+    " AND (v.oid IS NULL OR v.relnamespace <> c.relnamespace OR v.relkind <> 'v')"
+)
+
+
+class InTheWay(Exception):
+    """something keeps tables from being put in the place of others; the message says what"""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a schema of ours is for, as its comment says."""
+
+    purpose: Purpose
+    made_at: str
+    models: tuple[str, ...] = ()
+    after: int = 0
+    """`before`: what came later in the log than this sequence may be missing from its tables."""
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row that is not the same on both sides. `live` or `log` is None where that side has no such row."""
+
+    key: Mapping[str, Any]
+    live: Mapping[str, Any] | None
+    log: Mapping[str, Any] | None
+    """Only the columns that differ, where both sides have the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """How a model's rows differ from what the log says, with some of the differing rows."""
+
+    model: str
+    rows: int
+    missing: int
+    """Rows that the log has and the live table has not."""
+    extra: int
+    """Rows that the live table has and the log has not."""
+    changed: int
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        """Whether there is no difference at all."""
+        return not (self.missing or self.extra or self.changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which rows are compared: those of `refs`, or all; never those of what the live side has yet to fold."""
+
+    refs: Collection[str] | None = None
+    sequences: Collection[int] = ()
+    """With `refs`: the deliveries whose rows of the ledger are compared, by the sequence of each."""
+    not_refs: Collection[str] = ()
+    not_sequences: Collection[int] = ()
+    not_sources: Collection[str] = ()
+
+
+async def ours(connection: AsyncConnection) -> dict[str, About]:
+    """The schemas beside `ops` that are ours, by name, and what each is for."""
+    found = {}
+    for row in await connection.execute(_OURS):
+        said = json.loads(row.said.removeprefix(PREFIX))
+        found[row.name] = About(**{**said, "models": tuple(said["models"])})
+    return found
+
+
+async def say(connection: AsyncConnection, schema: str, about: About) -> None:
+    """Write down what a schema is for."""
+    said = (PREFIX + json.dumps(asdict(about))).replace("'", "''").replace(":", "\\:")
+    await connection.execute(text(f"COMMENT ON SCHEMA {schema} IS '{said}'"))
+
+
+async def make(engine: AsyncEngine, schema: str, about: About, models: Collection[str] = ()) -> None:
+    """Make `schema` with empty tables for `models`, or all: keys only, `index` does the rest once they are full."""
+    async with engine.begin() as connection:
+        await connection.execute(text(f"SET LOCAL ROLE {OWNER}"))
+        await connection.execute(text(f"CREATE SCHEMA {schema}"))
+        await say(connection, schema, about)
+        for model in chosen(models):
+            await connection.execute(CreateTable(table_of(model, MetaData(schema=schema))))
+
+
+async def index(engine: AsyncEngine, schema: str, models: Collection[str] = ()) -> None:
+    """Give the tables the indexes beside their keys, and tell Postgres what is in them."""
+    async with engine.begin() as connection:
+        await connection.execute(text(f"SET LOCAL ROLE {OWNER}"))
+        for model in chosen(models):
+            for each in sorted(
+                table_of(model, MetaData(schema=schema)).indexes, key=lambda made: str(made.name)
+            ):
+                await connection.execute(CreateIndex(each, if_not_exists=True))
+            await connection.execute(text(f"ANALYZE {schema}.{model.name}"))
+
+
+async def drop(engine: AsyncEngine, schema: str) -> None:
+    """Remove a schema of ours with all that is in it."""
+    async with engine.begin() as connection:
+        await connection.execute(text(f"DROP SCHEMA IF EXISTS {schema} CASCADE"))
+
+
+def chosen(models: Collection[str]) -> list[ReadModel[Any]]:
+    """The models of these names in the registry's order; all where none is named."""
+    return [model for model in READ_MODELS if not models or model.name in models]
+
+
+async def columns(connection: AsyncConnection, schema: str) -> dict[str, dict[str, str]]:
+    """The columns and their types of each table in a schema."""
+    found: dict[str, dict[str, str]] = {}
+    for row in await connection.execute(_COLUMNS, {"schema": schema}):
+        found.setdefault(row.model, {})[row.column] = row.type
+    return found
+
+
+async def compare(
+    connection: AsyncConnection,
+    model: ReadModel[Any],
+    shadow: str,
+    *,
+    live: str = SCHEMA,
+    scope: Scope | None = None,
+    limit: int = 0,
+) -> Compared:
+    """Compare a model's rows in two schemas by key, but for what only counts work; up to `limit` differing rows.
+
+    Columns that the live table has not got yet are left out: a migration will bring them.
+    """
+    there = (await columns(connection, live)).get(model.name)
+    if there is None:
+        return Compared(model.name, 0, 0, 0, 0)
+    stated = [each for each in model.columns if not each.rule.operational and each.name in there]
+    values: dict[str, Any] = {}
+    where = _where(model, scope or Scope(), values)
+    joined = (
+        f"(SELECT * FROM {live}.{model.name}{where}) AS l FULL JOIN (SELECT * FROM {shadow}.{model.name}{where}) AS s"
+        f" ON {' AND '.join(f'l.{key} = s.{key}' for key in model.key)}"
+    )
+    first = model.key[0]
+    differ = f"({_row('l', stated)}) IS DISTINCT FROM ({_row('s', stated)})"
+    counted = (
+        await connection.execute(
+            text(
+                f"SELECT count(s.{first}) AS rows, count(*) FILTER (WHERE l.{first} IS NULL) AS missing,"
+                f" count(*) FILTER (WHERE s.{first} IS NULL) AS extra,"
+                f" count(*) FILTER (WHERE l.{first} IS NOT NULL AND s.{first} IS NOT NULL AND {differ}) AS changed"
+                f" FROM {joined}"
+            ),
+            values,
+        )
+    ).one()
+    if not limit or not (counted.missing or counted.extra or counted.changed):
+        return Compared(model.name, counted.rows, counted.missing, counted.extra, counted.changed)
+    rows = await connection.execute(
+        text(
+            f"SELECT to_jsonb(l) AS live, to_jsonb(s) AS log FROM {joined} WHERE {differ}"
+            f" ORDER BY {', '.join(f'COALESCE(l.{key}, s.{key})' for key in model.key)} LIMIT {limit}"
+        ),
+        values,
+    )
+    differences = tuple(_difference(model, [each.name for each in stated], row.live, row.log) for row in rows)
+    return Compared(model.name, counted.rows, counted.missing, counted.extra, counted.changed, differences)
+
+
+def _row(side: str, stated: Sequence[Column]) -> str:
+    return ", ".join(f"{side}.{column.name}" for column in stated)
+
+
+def _where(model: ReadModel[Any], scope: Scope, values: dict[str, Any]) -> str:
+    """The condition for the rows in scope; its values go into `values`."""
+    conditions = []
+    if model is LEDGER:
+        if scope.refs is not None:
+            conditions.append("stream_seq = ANY(CAST(:sequences AS bigint[]))")
+            values["sequences"] = sorted(scope.sequences)
+        if scope.not_sequences:
+            conditions.append("stream_seq <> ALL(CAST(:not_sequences AS bigint[]))")
+            values["not_sequences"] = sorted(scope.not_sequences)
+    else:
+        if scope.refs is not None:
+            conditions.append(f"{model.ref_column} = ANY(CAST(:refs AS text[]))")
+            values["refs"] = sorted(scope.refs)
+        if scope.not_refs:
+            conditions.append(f"COALESCE({model.ref_column} <> ALL(CAST(:not_refs AS text[])), true)")
+            values["not_refs"] = sorted(scope.not_refs)
+        if scope.not_sources and any(column.name == "scope" for column in model.columns):
+            conditions.append("(ref IS NOT NULL OR source <> ALL(CAST(:not_sources AS text[])))")
+            values["not_sources"] = sorted(scope.not_sources)
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _difference(
+    model: ReadModel[Any], names: Sequence[str], live: dict[str, Any] | None, log: dict[str, Any] | None
+) -> Difference:
+    key = {name: (live or log or {})[name] for name in model.key}
+    if live is None or log is None:
+        return Difference(
+            key,
+            None if live is None else {name: live[name] for name in names},
+            None if log is None else {name: log[name] for name in names},
+        )
+    differing = [name for name in names if live[name] != log[name]]
+    return Difference(key, {name: live[name] for name in differing}, {name: log[name] for name in differing})
+
+
+async def grant_alike(connection: AsyncConnection, source: str, target: str, names: Collection[str]) -> None:
+    """Give everybody the rights on the tables and views `names` of one schema that they have in the other."""
+    for row in (await connection.execute(_GRANTS, {"schema": source})).all():
+        if row.name in names:
+            column = f" ({row.column})" if row.column else ""
+            await connection.execute(text(f"GRANT {row.right}{column} ON {target}.{row.name} TO {row.role}"))
+
+
+async def in_the_way(connection: AsyncConnection, models: Collection[str]) -> list[str]:
+    """What else depends on the live tables of `models`, each in a few words."""
+    rows = await connection.execute(_DEPENDENTS, {"schema": SCHEMA, "models": sorted(models)})
+    return [f"{row.what} (on {SCHEMA}.{row.model})" for row in rows]
+
+
+async def swap(
+    connection: AsyncConnection, shadow: str, kept: str, models: Collection[str], about: About
+) -> None:
+    """Inside a transaction that holds the fold lock alone: put the tables of `shadow` in the place of the live ones.
+
+    The live ones go to the new schema `kept`; our views and everybody's rights are as before. What readers were
+    about to ask goes to the new tables. Raises InTheWay where something else depends on the old ones.
+    """
+    if others := await in_the_way(connection, models):
+        raise InTheWay(f"{'; '.join(others)}: it would go on showing the old rows")
+    views = (await connection.execute(_VIEWS, {"schema": SCHEMA})).all()
+    await connection.execute(text(f"SET LOCAL ROLE {OWNER}"))
+    # The order of locks is that of a reader: a view, then its tables.
+    for view in reversed(views):
+        await connection.execute(text(f"LOCK TABLE {SCHEMA}.{view.name} IN ACCESS EXCLUSIVE MODE"))
+    names = [model.name for model in chosen(models)]
+    await grant_alike(connection, SCHEMA, shadow, names)
+    rights = (await connection.execute(_GRANTS, {"schema": SCHEMA})).all()
+    await connection.execute(text(f"CREATE SCHEMA {kept}"))
+    await say(connection, kept, about)
+    for view in reversed(views):
+        await connection.execute(text(f"DROP VIEW {SCHEMA}.{view.name}"))
+    for name in names:
+        await connection.execute(text(f"ALTER TABLE {SCHEMA}.{name} SET SCHEMA {kept}"))
+        await connection.execute(text(f"ALTER TABLE {shadow}.{name} SET SCHEMA {SCHEMA}"))
+    for view in views:
+        await connection.exec_driver_sql(f"CREATE VIEW {SCHEMA}.{view.name} AS {view.query}")
+        for row in rights:
+            if row.name == view.name:
+                await connection.execute(text(f"GRANT {row.right} ON {SCHEMA}.{row.name} TO {row.role}"))
+    await connection.execute(text("RESET ROLE"))
+
+
+def stamp(at: datetime) -> str:
+    """A time as a part of a schema's name."""
+    return at.astimezone(UTC).strftime("%Y%m%dt%H%M%Sz").lower()
