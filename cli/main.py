@@ -20,7 +20,9 @@ from typer.exceptions import TyperException
 
 from cli import terminal
 from cli.asked import LIST_DEFAULT, LIST_MAX, ROWS_DEFAULT, ROWS_MAX, Filters, Form, Status
-from cli.reach import Servers, Trouble
+from cli.commands import custody, parked, tables
+from cli.options import EXIT_FAILED, AsJson, DataDir, Port, SsotDir, servers
+from cli.reach import Trouble
 from contracts.delivery import MalformedName, UnreadableDelivery
 from contracts.ssot import BadSsot
 from runtime.bus import BrokerAway, LogFull, LogTrimmed
@@ -28,7 +30,6 @@ from runtime.settings import DEFAULT_DATA_DIR, BadSettings
 from runtime.state import NotRunning, Owned
 from runtime.supervisor import DidNotStart
 
-EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
@@ -69,31 +70,9 @@ contracts_app = typer.Typer(
 )
 app.add_typer(contracts_app, name="contracts")
 
-DataDir = Annotated[
-    Path,
-    typer.Option(
-        "--data-dir",
-        envvar="ODOOOPS_DATA_DIR",
-        metavar="DIR",
-        help="The folder of the servers' data, logs and secrets.",
-        file_okay=False,
-    ),
-]
-Port = Annotated[
-    int | None,
-    typer.Option(min=1, max=65_535, help="Port of ingest.  [default: 8420, or the next free one]"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-SsotDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--ssot",
-        metavar="DIR",
-        help="The folder of the YAML, if not ODOOOPS_SSOT_DIR.",
-        exists=True,
-        file_okay=False,
-    ),
-]
+parked.register(app)
+tables.register(app)
+custody.register(app)
 
 
 @app.command("up")
@@ -122,7 +101,7 @@ def status_command(
     """
     from cli import status
 
-    if not asyncio.run(status.run(_servers(context, data_dir), as_json)):
+    if not asyncio.run(status.run(servers(context, data_dir), as_json)):
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -138,7 +117,7 @@ def subscribe_command(
     """Let a program of your own read events."""
     from cli import subscribe
 
-    asyncio.run(subscribe.run(_servers(context, data_dir), name, subjects))
+    asyncio.run(subscribe.run(servers(context, data_dir), name, subjects))
 
 
 @app.command("check")
@@ -174,7 +153,7 @@ def list_command(
 
     moment = None if since is None else deliveries.since(since, datetime.now(UTC))
     wanted = Filters(source, state, moment, ref, limit)
-    asyncio.run(deliveries.list_(_servers(context, data_dir), wanted, as_json))
+    asyncio.run(deliveries.list_(servers(context, data_dir), wanted, as_json))
 
 
 @deliveries_app.command("show")
@@ -188,7 +167,7 @@ def show_command(
     """Show one delivery: its headers, its body, and what became of it."""
     from cli import deliveries
 
-    asyncio.run(deliveries.show(_servers(context, data_dir), name, as_json, raw))
+    asyncio.run(deliveries.show(servers(context, data_dir), name, as_json, raw))
 
 
 @app.command("send")
@@ -210,7 +189,7 @@ def send_command(
     parcel = send.Parcel(
         source=source, event=event, delivery=delivery or str(uuid4()), body=file.read_bytes()
     )
-    if not send.run(_servers(context, data_dir), parcel, url, secret_env):
+    if not send.run(servers(context, data_dir), parcel, url, secret_env):
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -227,7 +206,7 @@ def trace_command(
     """
     from cli import trace
 
-    asyncio.run(trace.run(_servers(context, data_dir), wanted, as_json))
+    asyncio.run(trace.run(servers(context, data_dir), wanted, as_json))
 
 
 @app.command("observe")
@@ -285,7 +264,7 @@ def observe_command(
         complete=complete,
         fetched_at=since(fetched_at, datetime.now(UTC), "--fetched-at") if fetched_at else None,
     )
-    asyncio.run(observe.run(_servers(context, data_dir), given, dry_run))
+    asyncio.run(observe.run(servers(context, data_dir), given, dry_run))
 
 
 @app.command("sql")
@@ -307,7 +286,7 @@ def sql_command(
         raise typer.BadParameter("choose --json or --csv")
     asked = sql.from_stdin() if statement == "-" else statement
     form = Form.JSON if as_json else Form.CSV if as_csv else Form.TABLE
-    asyncio.run(sql.run(_servers(context, data_dir), asked, form, limit))
+    asyncio.run(sql.run(servers(context, data_dir), asked, form, limit))
 
 
 @ssot_app.command("apply")
@@ -326,8 +305,8 @@ def apply_command(
     """
     from cli import catalogue, reach
 
-    servers = _servers(context, data_dir)
-    asyncio.run(catalogue.run(servers, directory or reach.ssot_dir(servers.settings), dry_run, as_json))
+    reached = servers(context, data_dir)
+    asyncio.run(catalogue.run(reached, directory or reach.ssot_dir(reached.settings), dry_run, as_json))
 
 
 @contracts_app.command("export")
@@ -367,11 +346,6 @@ def contracts_check_command(
 
     if not contracts.check(against):
         raise typer.Exit(EXIT_FAILED)
-
-
-def _servers(context: typer.Context, data_dir: Path) -> Servers:
-    source = context.get_parameter_source("data_dir")
-    return Servers(data_dir.resolve(), named=source is not None and source.name == "COMMANDLINE")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

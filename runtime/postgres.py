@@ -34,7 +34,7 @@ _OUTAGE_CLASSES = (
 )
 
 
-def make_engine(url: str, application: str) -> AsyncEngine:
+def make_engine(url: str, application: str, statement_s_max: float = STATEMENT_S_MAX) -> AsyncEngine:
     """An engine for a `postgresql://` address; connections are made when first needed."""
     try:
         address = _address(url)
@@ -51,7 +51,7 @@ def make_engine(url: str, application: str) -> AsyncEngine:
         hide_parameters=True,
         connect_args={
             "timeout": CONNECT_S_MAX,
-            "command_timeout": STATEMENT_S_MAX,
+            "command_timeout": statement_s_max,
             "server_settings": {"application_name": f"odooops-{application}", "jit": "off"},
         },
     )
