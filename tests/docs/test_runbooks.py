@@ -1,0 +1,188 @@
+"""The runbooks hold: every command in them is run, in their order, on servers in the trouble that they are for."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from cli.main import main
+from contracts.delivery import Delivery
+from contracts.envelope import Event
+from providers.port import Source
+from runtime import bus, postgres
+from services.projector.app import Projector
+from tests.conftest import Broker
+from tests.samples import SOURCES, delivery, log, paths
+from tests.servers import Database
+from tests.services.projector.running import drained, store_batch, until
+from tests.tables import count
+
+pytestmark = pytest.mark.anyio
+
+FOLDER = Path(__file__).parents[2] / "docs" / "runbooks"
+USERS = ("operator", "reader")
+SECRET = "GITHUB_WEBHOOK_SECRET"
+BLOCK = re.compile(r"^ *```\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+GOOD = log(paths("issues", "issue_comment", "workflow_run"))
+
+
+def commands(page: str) -> list[list[str]]:
+    """The commands of a runbook in their order, as the words that a shell would make of each."""
+    found = "\n".join(BLOCK.findall((FOLDER / f"{page}.md").read_text(encoding="utf-8")))
+    return [shlex.split(line) for line in found.splitlines() if line.strip()]
+
+
+def filled(words: Sequence[str], places: Mapping[str, str]) -> list[str]:
+    """A command with its places filled in, without the name of the program."""
+    assert words[0] == "odooops", words
+    return [re.sub(r"<(\w+)>", lambda place: places[place[1]], word) for word in words[1:]]
+
+
+async def follow(
+    page: str, places: Mapping[str, str], exits: Mapping[str, Sequence[int]] | None = None
+) -> None:
+    """Run a runbook from top to bottom. `exits` are a command's exit codes, one after another, where not all are 0."""
+    expected = {command: iter(codes) for command, codes in (exits or {}).items()}
+    for words in commands(page):
+        line = filled(words, places)
+        code = next(expected[line[0]]) if line[0] in expected else 0
+        assert (code, line) == (await asyncio.to_thread(main, line), line)
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    made = postgres.make_engine(database.url("projector"), "test")
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture(autouse=True)
+def at_hand(broker: Broker, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The operator's and the reader's logins, where the command looks for them."""
+    for user in USERS:
+        monkeypatch.setenv(f"NATS_URL_{user.upper()}", broker.url(user))
+        monkeypatch.setenv(f"DATABASE_URL_{user.upper()}", database.url(user))
+    monkeypatch.setenv("ODOOOPS_DATA_DIR", str(tmp_path / "none"))
+
+
+@asynccontextmanager
+async def projected(
+    broker: Broker, engine: AsyncEngine, sources: Mapping[str, Source], entries: Sequence[Delivery]
+) -> AsyncIterator[None]:
+    """Deliveries in log and tables as a projector with these sources made them; today's then goes on."""
+    await store_batch(broker, entries)
+    await _drain(broker, engine, sources)
+    stopping = asyncio.Event()
+    nc = await bus.connect(broker.url("projector"), "projector")
+    projector = Projector(nc, engine, SOURCES, structlog.get_logger(), stopping)
+    working = asyncio.create_task(projector.work())
+    try:
+        yield
+        await until(lambda: drained(broker), "what the commands said is projected")
+    finally:
+        stopping.set()
+        await working
+        await nc.close()
+
+
+async def _drain(broker: Broker, engine: AsyncEngine, sources: Mapping[str, Source]) -> None:
+    stopping = asyncio.Event()
+    nc = await bus.connect(broker.url("projector"), "projector")
+    working = asyncio.create_task(Projector(nc, engine, sources, structlog.get_logger(), stopping).work())
+    await until(lambda: drained(broker), "the log is drained")
+    stopping.set()
+    await working
+    await nc.close()
+
+
+def wrong(normalize: Callable[[Delivery, Source], object]) -> Source:
+    """GitHub as a normaliser would have it that cuts every title."""
+    source = SOURCES["github"]
+
+    def cut(given: Delivery, of: Source) -> list[Event]:
+        return [
+            event.model_copy(update={"title": "?"}) if getattr(event, "title", None) else event
+            for event in normalize(given, of)  # type: ignore[attr-defined]  # events, one after another
+        ]
+
+    return replace(source, provider=replace(source.provider, normalize=cut))
+
+
+def test_each_runbook_is_in_the_list_and_is_run() -> None:
+    pages = {path.stem for path in FOLDER.glob("*.md")} - {"README"}
+    listed = set(re.findall(r"\(([a-z-]+)\.md\)", (FOLDER / "README.md").read_text(encoding="utf-8")))
+    assert pages == listed == set(SCENES)
+
+
+async def poison(broker: Broker, engine: AsyncEngine, _: Path) -> None:
+    unknown = {name: source for name, source in SOURCES.items() if name != "github"}
+    broken = delivery("issues", b"{", 0, "torn")
+    async with projected(broker, engine, unknown, [*GOOD[:5], broken]):
+        await follow("poison-delivery", {"DELIVERY": "github:torn", "REASON": "unknown_source"})
+        assert 0 == await count(engine, "deliveries", "status = 'parked'")
+
+
+async def bad_normaliser(broker: Broker, engine: AsyncEngine, _: Path) -> None:
+    mistaken = {**SOURCES, "github": wrong(SOURCES["github"].provider.normalize)}
+    async with projected(broker, engine, mistaken, GOOD):
+        places = {"SOURCE": "github", "KIND": "issues", "SINCE": "2026-01-01"}
+        # Two of the three kinds are still wrong when the first verification and the first dry run are made.
+        await follow("bad-normaliser", places, {"diff": [1], "verify": [1, 0]})
+        assert 0 == await count(engine, "work_items", "title = '?'")
+
+
+async def leaked(broker: Broker, engine: AsyncEngine, _: Path) -> None:
+    async with projected(broker, engine, SOURCES, GOOD):
+        await follow("leaked-secret", {"NAME": SECRET, "SINCE": "2026-01-01"})
+        assert len(GOOD) == await count(engine, "deliveries", "status = 'discarded'")
+
+
+async def erase(broker: Broker, engine: AsyncEngine, _: Path) -> None:
+    async with projected(broker, engine, SOURCES, GOOD):
+        async with engine.connect() as connection:
+            found = await connection.exec_driver_sql(
+                "SELECT work_item_ref, max(d.source || ':' || d.identity) FROM ops.work_items"
+                " JOIN ops.deliveries AS d ON work_item_ref = ANY(d.refs) GROUP BY 1 ORDER BY 1 LIMIT 2"
+            )
+            rows = found.all()
+        ref, name = rows[0][0], rows[1][1]
+        await follow("request-to-erase", {"REF": ref, "DELIVERY": name})
+        assert 0 == await count(engine, "work_items", f"work_item_ref = '{ref}'")
+
+
+async def full(broker: Broker, engine: AsyncEngine, folder: Path) -> None:
+    async with projected(broker, engine, SOURCES, GOOD):
+        before = datetime.now(UTC) + timedelta(minutes=1)
+        places = {
+            "FILE": str(folder / "one.jsonl.gz"),
+            "FILE2": str(folder / "two.jsonl.gz"),
+            "TIME": before.isoformat(),
+        }
+        await follow("full-stream", places)
+        assert 0 == (await broker.js.stream_info("DELIVERIES")).state.messages
+
+
+SCENES: dict[str, Callable[[Broker, AsyncEngine, Path], Awaitable[None]]] = {
+    "poison-delivery": poison,
+    "bad-normaliser": bad_normaliser,
+    "leaked-secret": leaked,
+    "request-to-erase": erase,
+    "full-stream": full,
+}
+
+
+@pytest.mark.parametrize("page", SCENES)
+async def test_each_command_of_a_runbook_does_what_it_says(
+    page: str, broker: Broker, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    await SCENES[page](broker, engine, tmp_path)
