@@ -154,7 +154,7 @@ async def erase(broker: Broker, engine: AsyncEngine, _: Path) -> None:
                 "SELECT work_item_ref, max(d.source || ':' || d.identity) FROM ops.work_items"
                 " JOIN ops.deliveries AS d ON work_item_ref = ANY(d.refs) GROUP BY 1 ORDER BY 1 LIMIT 2"
             )
-            rows = found.all()
+            rows: list[tuple[str, str]] = [tuple(row) for row in found]
         ref, name = rows[0][0], rows[1][1]
         await follow("request-to-erase", {"REF": ref, "DELIVERY": name})
         assert 0 == await count(engine, "work_items", f"work_item_ref = '{ref}'")
