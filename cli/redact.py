@@ -111,12 +111,8 @@ def _print_plan(plan: Plan) -> None:
     out.print(f"{len(plan.events)} events, {len(plan.notices)} of the notifier's messages")
     if plan.shared:
         out.print()
-        columns = ("ref, folded anew", "from other deliveries", "of which no longer in the log")
-        out.print(
-            terminal.table(
-                columns, ((each.ref, each.others, each.trimmed) for each in plan.shared[:SHOWN_MAX])
-            )
-        )
+        rows = ((each.ref, each.others, each.trimmed) for each in plan.shared[:SHOWN_MAX])
+        out.print(terminal.table(("folded anew", "from other deliveries", "no longer in the log"), rows))
         _more(plan.shared)
     if any(each.trimmed for each in plan.shared):
         terminal.say(
@@ -152,9 +148,8 @@ def _print_done(plan: Plan, done: Done) -> None:
     posted = _posted(plan.notices)
     if posted:
         out.print()
-        columns = ("posted to", "channel", "ts", "about")
         rows = ((each.destination, each.channel, each.slack_ts, each.ref) for each in posted[:JSON_MAX])
-        out.print(terminal.table(columns, rows))
+        out.print(terminal.table(("posted to", "channel", "ts", "about"), rows))
     out.print("\nout of reach:")
     for place in OUT_OF_REACH:
         out.print(f"  {place}", soft_wrap=True)

@@ -377,11 +377,12 @@ async def _ledger(connection: AsyncConnection, report: Report) -> None:
         report.add(f"source {source}", "ok", f"{seen['deliveries']} deliveries, the last {last}")
 
 
-_REDACTED_AGAIN = (
-    "SELECT count(*) FROM ops.deliveries AS d WHERE d.status = 'redacted' AND NOT EXISTS (SELECT FROM ops.deliveries"
-    " AS w WHERE w.source = 'odooops' AND w.identity = format('redact:%s:%s:%s', d.stream_seq,"
-    f" left(d.body_sha256, {REF_HASH_CHARS}), d.last_seq))"
-)  # noqa: S608  # a number of ours
+_REDACTED_AGAIN = f"""
+SELECT count(*) FROM ops.deliveries AS d WHERE d.status = 'redacted' AND NOT EXISTS (
+    SELECT FROM ops.deliveries AS w WHERE w.source = 'odooops'
+    AND w.identity = format('redact:%s:%s:%s', d.stream_seq, left(d.body_sha256, {REF_HASH_CHARS}), d.last_seq)
+)
+"""  # noqa: S608  # a number of ours
 """Of which no word says that they were erased where they stand last."""
 
 

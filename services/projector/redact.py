@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -36,7 +37,7 @@ from runtime.erase import erase_body, erase_message
 from runtime.postgres import own_fold_lock
 from runtime.reading import Reading
 from services.projector import rebuild, shadow
-from services.projector.rebuild import Work
+from services.projector.rebuild import Progress, Work
 from services.projector.shadow import About
 from services.projector.sql import ALWAYS
 from services.projector.understand import Understood, understand
@@ -187,34 +188,29 @@ _ERASE_NOTICES = text(
 
 async def look(work: Work, selection: Selection) -> Plan:
     """Find everything that came of the selected deliveries. Writes nothing; raises Disagreement."""
+    statement = text(_LEDGER_ROWS.format(where=selection.where))
     async with work.engine.connect() as connection:
-        found = await connection.execute(
-            text(_LEDGER_ROWS.format(where=selection.where)),
-            {**selection.values, "spared": list(_OPERATORS_WORDS)},
-        )
-        plan = Plan(selection, [Target(**row) for row in found.mappings()])
-        await _find_copies(work, plan)
-        plan.shared = await _find_shared(work, connection, plan.targets)
+        rows = await connection.execute(statement, {**selection.values, "spared": list(_OPERATORS_WORDS)})
+        plan = Plan(selection, [Target(**row) for row in rows.mappings()])
+    if plan.targets:
+        plan.copies = await _copies(work, plan.targets)
+        plan.shared = await _shared(work, plan.targets)
         plan.event_ids |= await _stated_ids(work, plan.targets)
         await _find_events(work, plan)
-        rows = await connection.execute(_NOTICES, _of_notices(plan))
-        plan.notices = [Notice(*row) for row in rows]
+    async with work.engine.connect() as connection:
+        plan.notices = await _notices(connection, plan)
     return plan
 
 
-async def _find_copies(work: Work, plan: Plan) -> None:
+async def _copies(work: Work, targets: Sequence[Target]) -> dict[Key, dict[int, datetime]]:
     """The first place of a body is known; others lie up to its last one, or were not folded yet."""
-    if not plan.targets:
-        return
-    plan.copies = {each.key: {each.stream_seq: each.received_at} for each in plan.targets}
-    hashes = {each.body_sha256 for each in plan.targets}
+    copies = {each.key: {each.stream_seq: each.received_at} for each in targets}
+    hashes = {each.body_sha256 for each in targets}
     js = work.nc.jetstream()
     floor = (await js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)).ack_floor
-    again = [each.stream_seq for each in plan.targets if each.stream_seq != each.last_seq]
+    again = [each.stream_seq for each in targets if each.stream_seq != each.last_seq]
     after = min([floor.stream_seq if floor else 0, *(seq - 1 for seq in again)])
-    subjects = [
-        f"{wire.SUBJECT_ROOT}.{source}.>" for source in sorted({each.source for each in plan.targets})
-    ]
+    subjects = [f"{wire.SUBJECT_ROOT}.{source}.>" for source in sorted({each.source for each in targets})]
     async with _headers(work, streams.DELIVERIES, after, subjects=subjects) as reading:
         async for message in _to_the_end(work, streams.DELIVERIES, reading):
             headers, seq = message.headers or {}, bus.sequence_of(message)
@@ -224,16 +220,18 @@ async def _find_copies(work: Work, plan: Plan) -> None:
                 copy = wire.from_message(message.subject, headers, b"", seq)
             except UnreadableDelivery:
                 continue  # the ledger has it under a name of its own
-            if (places := plan.copies.get((copy.source, copy.identity, copy.body_sha256))) is not None:
+            if (places := copies.get((copy.source, copy.identity, copy.body_sha256))) is not None:
                 places[seq] = copy.received_at
+    return copies
 
 
-async def _find_shared(work: Work, connection: AsyncConnection, targets: Sequence[Target]) -> list[Shared]:
+async def _shared(work: Work, targets: Sequence[Target]) -> list[Shared]:
     refs = {ref for each in targets if each.status != "redacted" for ref in each.refs}
     first = (await work.nc.jetstream().stream_info(streams.DELIVERIES)).state.first_seq
     without = [each.stream_seq for each in targets]
-    rows = await connection.execute(_SHARED, {"refs": sorted(refs), "first": first, "without": without})
-    return [Shared(*row) for row in rows]
+    async with work.engine.connect() as connection:
+        rows = await connection.execute(_SHARED, {"refs": sorted(refs), "first": first, "without": without})
+        return [Shared(*row) for row in rows]
 
 
 async def _stated_ids(work: Work, targets: Sequence[Target]) -> set[str]:
@@ -255,8 +253,6 @@ async def _stated_ids(work: Work, targets: Sequence[Target]) -> set[str]:
 
 async def _find_events(work: Work, plan: Plan) -> None:
     """What was published of the deliveries and not looked at yet."""
-    if not plan.targets:
-        return
     names = {header_value(each.name) for each in plan.targets}
     since = min(each.received_at for each in plan.targets) - CLOCKS_APART_MAX
     async with _headers(work, streams.EVENTS, plan.events_upto, since=since) as reading:
@@ -278,10 +274,21 @@ async def _headers(work: Work, stream: str, after: int, **which: Any) -> AsyncIt
 
 
 async def _to_the_end(work: Work, stream: str, reading: Reading) -> AsyncIterator[Msg]:
+    """The messages up to the end that the stream has now; says how far it is."""
     last = (await work.nc.jetstream().stream_info(stream)).state.last_seq
+    started, total = monotonic(), last - reading.position
     async for messages in reading.upto(last):
         for message in messages:
             yield message
+        done = total - last + reading.position
+        rate = done / (monotonic() - started)
+        work.tell(
+            Progress(f"looking through {stream}", done, total, rate, (total - done) / rate if rate else None)
+        )
+
+
+async def _notices(connection: AsyncConnection, plan: Plan) -> list[Notice]:
+    return [Notice(*row) for row in await connection.execute(_NOTICES, _of_notices(plan))]
 
 
 def _of_notices(plan: Plan) -> dict[str, Any]:
@@ -426,12 +433,12 @@ async def _delete_rows(work: Work, schema: str, targets: Sequence[Target]) -> in
     return deleted
 
 
-async def _notices(work: Work, plan: Plan, words: Sequence[Understood], notes: list[str]) -> int:
+async def _messages(work: Work, plan: Plan, words: Sequence[Understood], notes: list[str]) -> int:
     """What the notifier remembers of its messages. Which those are has to be known before the events go."""
-    await _find_events(work, plan)
+    if plan.targets:
+        await _find_events(work, plan)
     async with work.engine.begin() as connection:
-        rows = await connection.execute(_NOTICES, _of_notices(plan))
-        plan.notices = [Notice(*row) for row in rows]
+        plan.notices = await _notices(connection, plan)
         return (await connection.execute(_ERASE_NOTICES, _of_notices(plan))).rowcount
 
 
@@ -457,7 +464,7 @@ special in the notes, and may be called again."""
 PLACES: tuple[tuple[str, Erase], ...] = (
     (SCHEMA, _fold),
     ("kept tables", _kept_tables),
-    ("notify.messages", _notices),
+    ("notify.messages", _messages),
     (streams.EVENTS, _events),
     # From here on nothing can be found by what the bodies state.
     (streams.BODIES_STREAM, _large_bodies),
