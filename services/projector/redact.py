@@ -54,7 +54,7 @@ Key = tuple[str, str, str]
 
 
 class Disagreement(Exception):
-    """what stands in the log is not what the ledger says of it: nothing may be erased by it"""
+    """the log is not what the ledger, or this process, takes it for: nothing may be erased by that"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ async def look(work: Work, selection: Selection) -> Plan:
     if plan.targets:
         plan.copies = await _copies(work, plan.targets)
         plan.shared = await _shared(work, plan.targets)
-        plan.event_ids |= await _stated_ids(work, plan.targets)
+        plan.event_ids |= await _stated_ids(work, plan)
         await _find_events(work, plan)
     async with work.engine.connect() as connection:
         plan.notices = await _notices(connection, plan)
@@ -234,20 +234,22 @@ async def _shared(work: Work, targets: Sequence[Target]) -> list[Shared]:
         return [Shared(*row) for row in rows]
 
 
-async def _stated_ids(work: Work, targets: Sequence[Target]) -> set[str]:
+async def _stated_ids(work: Work, plan: Plan) -> set[str]:
     """The ids of the events that the bodies state by today's code; nothing of those that are erased already."""
     ids: set[str] = set()
-    for target in targets:
-        try:
-            delivery = await bus.read_delivery(work.nc.jetstream(), target.stream_seq)
-        except (LogTrimmed, UnreadableDelivery):
-            continue
-        if (delivery.source, delivery.identity, delivery.body_sha256) != target.key:
-            raise Disagreement(
-                f"at sequence {target.stream_seq} of {streams.DELIVERIES} stands {delivery.name}, and by the ledger"
-                f" {target.name}: nothing was erased, run `odooops verify`"
-            )
-        ids.update(statement.event.id for statement in understand(work.sources, delivery).statements)
+    for target in plan.targets:
+        for seq in sorted(plan.copies[target.key]):
+            try:
+                delivery = await bus.read_delivery(work.nc.jetstream(), seq)
+            except (LogTrimmed, UnreadableDelivery):
+                continue
+            if (delivery.source, delivery.identity, delivery.body_sha256) != target.key:
+                raise Disagreement(
+                    f"at sequence {seq} of {streams.DELIVERIES} stands {delivery.name}, and by the ledger"
+                    f" {target.name}: nothing was erased, run `odooops verify`"
+                )
+            ids.update(statement.event.id for statement in understand(work.sources, delivery).statements)
+            break
     return ids
 
 
@@ -296,7 +298,10 @@ def _of_notices(plan: Plan) -> dict[str, Any]:
 
 
 async def redact(work: Work, plan: Plan, who: str, why: str) -> Done:
-    """Erase what `plan` found; raises RebuildRunning while one runs: its tables would hold all of it again."""
+    """Erase what `plan` found; raises RebuildRunning while one runs: its tables would hold all of it again.
+
+    Raises Disagreement where it cannot be said that the bodies are erased.
+    """
     async with rebuild.alone(work.engine):
         done = Done()
         await rebuild.sweep(work.engine)
@@ -316,6 +321,11 @@ async def _say(work: Work, plan: Plan, who: str, why: str) -> list[Understood]:
     await bus.publish_all(work.nc, streams.DELIVERIES, messages)
     if new:
         said = await _said(work, plan)
+    if unsaid := [each.name for each in plan.targets if each.key not in said]:
+        raise Disagreement(
+            f"that {unsaid[0]} is erased was stored and is not understood: nothing was erased, see what"
+            f" ssot/providers/{SOURCE}.yaml says"
+        )
     return list(said.values())
 
 

@@ -360,6 +360,18 @@ async def test_nothing_is_erased_by_a_ledger_that_belongs_to_another_log(
             await redact.look(work, of_ref(REF))
 
 
+async def test_nothing_is_erased_where_the_word_of_it_would_not_be_understood(
+    broker: Broker, database: Database, engine: AsyncEngine
+) -> None:
+    await stored(broker, issue("sent"))
+    await project_all(broker, engine)
+    async with working(broker, database) as work:
+        without = {name: source for name, source in work.sources.items() if name != "odooops"}
+        with pytest.raises(Disagreement, match="github:sent is erased was stored and is not understood"):
+            await erase(replace(work, sources=without), of_ref(REF))
+    assert {DELIVERIES, EVENTS, "ops.work_items"} <= await places_of(broker, engine)
+
+
 async def test_equal_bodies_of_other_deliveries_are_spared(
     broker: Broker, database: Database, engine: AsyncEngine
 ) -> None:
