@@ -31,6 +31,7 @@ OUT_OF_REACH = (
     "messages in Slack: delete them there, those posted are listed with channel and ts",
     "subscribers of EVENTS that have read the events, and what senders and providers keep themselves",
     "backups, archives and snapshots of the log, of the database and of disks, and brokers' replicas that are down",
+    "pieces of a large body whose storing was cut off before it had a name",
     "the database's own files: rows that were replaced lie there until VACUUM, and in its WAL until that is recycled",
     "refs, identities and hashes: they stay in the ledger, in listings and in what operators said",
     "what was printed on terminals, and logs of proxies before ingest",
@@ -107,8 +108,10 @@ def _print_plan(plan: Plan) -> None:
     columns = ("seq", "received", "delivery", "kind", "status", "copies", "body")
     out.print(terminal.table(columns, (_listed(plan, each) for each in plan.targets[:SHOWN_MAX])))
     _more(plan.targets)
-    out.print(f"{len(plan.targets)} bodies at {len(plan.sequences)} places of the log")
-    out.print(f"{len(plan.events)} events, {len(plan.notices)} of the notifier's messages")
+    out.print(
+        f"bodies: {len(plan.targets)}, places in the log: {len(plan.sequences)}, events: {len(plan.events)},"
+        f" the notifier's messages: {len(plan.notices)}"
+    )
     if plan.shared:
         out.print()
         rows = ((each.ref, each.others, each.trimmed) for each in plan.shared[:SHOWN_MAX])

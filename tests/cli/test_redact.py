@@ -61,7 +61,11 @@ async def test_a_dry_run_shows_all_of_it_and_writes_nothing(
     before = await places_of(broker, engine)
     assert 0 == await run("redact", "--ref", REF, *WHY, "--dry-run")
     printed = capsys.readouterr()
-    for shown in ("github:sent", "1 bodies at 1 places of the log", "1 events, 1 of the notifier's", REF):
+    for shown in (
+        "github:sent",
+        "bodies: 1, places in the log: 1, events: 1, the notifier's messages: 1",
+        REF,
+    ):
         assert shown in printed.out
     assert "not known by what they were about" in printed.err
     assert before == await places_of(broker, engine)
