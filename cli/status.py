@@ -21,6 +21,7 @@ from cli import reach, terminal
 from cli.check import UNSIGNED
 from cli.database import READER, DatabaseAway, DatabaseRefused, reading, reason
 from cli.reach import Servers
+from contracts.ledger import REF_HASH_CHARS
 from migrations.__main__ import head
 from runtime import ports, ssot, streams
 from runtime.bus import BrokerAway
@@ -362,9 +363,27 @@ async def _ledger(connection: AsyncConnection, report: Report) -> None:
         report.add("ledger", "warning", f"{told}: {where}")
     else:
         report.add("ledger", "ok", told)
+    again = (await connection.execute(text(_REDACTED_AGAIN))).scalar_one()
+    report.facts["redacted_again"] = again
+    if again:
+        report.add(
+            "redacted",
+            "warning",
+            f"{again} that were redacted came again, with their bodies: see `odooops deliveries list --status redacted`"
+            " and run `odooops redact` once more",
+        )
     for source, seen in sorted(sources.items()):
         last = _ago(seen["last_received_at"])
         report.add(f"source {source}", "ok", f"{seen['deliveries']} deliveries, the last {last}")
+
+
+_REDACTED_AGAIN = f"""
+SELECT count(*) FROM ops.deliveries AS d WHERE d.status = 'redacted' AND NOT EXISTS (
+    SELECT FROM ops.deliveries AS w WHERE w.source = 'odooops'
+    AND w.identity = format('redact:%s:%s:%s', d.stream_seq, left(d.body_sha256, {REF_HASH_CHARS}), d.last_seq)
+)
+"""  # noqa: S608  # a number of ours
+"""Of which no word says that they were erased where they stand last."""
 
 
 def _ago(at: datetime | None) -> str:

@@ -101,6 +101,11 @@ def kept_refs(refs: Iterable[str]) -> list[str]:
     return kept
 
 
+def redaction_identity(seq: int, body_sha256: str, last_seq: int) -> str:
+    """The identity of the delivery that says that a body was erased: one for each span in which it stood in the log."""
+    return f"redact:{seq}:{body_sha256[:REF_HASH_CHARS]}:{last_seq}"
+
+
 class SecretExcluded(OwnEvent):
     """A secret has leaked: what it vouched for between two times of receipt is not to be believed.
 

@@ -14,6 +14,7 @@ import json
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import nats
@@ -160,7 +161,17 @@ async def _publish_until_acknowledged(
             continue
 
 
-def body_object_name(delivery: Delivery) -> str:
+class Bodied(Protocol):
+    """What has a body, perhaps elsewhere."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def body_sha256(self) -> str: ...
+
+
+def body_object_name(delivery: Bodied) -> str:
     """Where a body too large for a message lies: by hash, then identity, so that erasing one spares equals."""
     return f"{delivery.body_sha256}/{delivery.name}"
 
@@ -172,14 +183,14 @@ def body_object_name(delivery: Delivery) -> str:
 
 async def _put_body(js: JetStreamContext, name: str, body: bytes) -> None:
     """Store `body` compressed under `name`, unless there is one: the first is what counts."""
-    if await _first(js, _description_subject(name)) is not None:
+    if await first_of_bodies(js, description_subject(name)) is not None:
         return
     packed = await asyncio.to_thread(zlib.compress, body, 1)
     nuid, size = NUID().next().decode(), streams.BODY_PIECE_BYTES
     pieces = [packed[start : start + size] for start in range(0, len(packed), size)]
     for n, piece in enumerate(pieces):
         message_id = {wire.MESSAGE_ID: f"{nuid}-{n}"}
-        await _publish_until_acknowledged(js, streams.BODIES_STREAM, _pieces_subject(nuid), piece, message_id)
+        await _publish_until_acknowledged(js, streams.BODIES_STREAM, pieces_subject(nuid), piece, message_id)
     digest = base64.urlsafe_b64encode(hashlib.sha256(packed).digest()).decode()
     description = ObjectInfo(
         name=name,
@@ -193,7 +204,7 @@ async def _put_body(js: JetStreamContext, name: str, body: bytes) -> None:
     await _publish_until_acknowledged(
         js,
         streams.BODIES_STREAM,
-        _description_subject(name),
+        description_subject(name),
         json.dumps(description.as_dict()).encode(),
         {wire.MESSAGE_ID: nuid},
     )
@@ -201,12 +212,12 @@ async def _put_body(js: JetStreamContext, name: str, body: bytes) -> None:
 
 async def _get_body(js: JetStreamContext, name: str) -> bytes:
     """The body stored under `name`; raises UnreadableDelivery where it is missing or not what `name` says."""
-    description = await _first(js, _description_subject(name))
+    description = await first_of_bodies(js, description_subject(name))
     if description is None:
         raise UnreadableDelivery(f"its body {name} is not in the object store")
     try:
         info = ObjectInfo.from_response(json.loads(description.data or b""))
-        packed = await _pieces(js, _pieces_subject(info.nuid), info.chunks or 0)
+        packed = await _pieces(js, pieces_subject(info.nuid), info.chunks or 0)
         unpack = zlib.decompressobj()
         body = await asyncio.to_thread(unpack.decompress, packed, streams.BODY_BYTES_MAX + 1)
     except (ValueError, TypeError, zlib.error) as error:
@@ -222,7 +233,7 @@ async def _pieces(js: JetStreamContext, subject: str, count: int) -> bytes:
     pieces: list[bytes] = []
     seq = 1
     for _ in range(count):
-        piece = await _first(js, subject, seq)
+        piece = await first_of_bodies(js, subject, seq)
         if piece is None:
             raise ValueError(f"{len(pieces)} of {count} pieces are there")
         pieces.append(piece.data or b"")
@@ -230,7 +241,7 @@ async def _pieces(js: JetStreamContext, subject: str, count: int) -> bytes:
     return b"".join(pieces)
 
 
-async def _first(js: JetStreamContext, subject: str, seq: int = 1) -> RawStreamMsg | None:
+async def first_of_bodies(js: JetStreamContext, subject: str, seq: int = 1) -> RawStreamMsg | None:
     """The first message on `subject` at or after `seq`, asked of the leader: a replica may lag behind."""
     try:
         return await js.get_msg(streams.BODIES_STREAM, seq, subject, next=True)
@@ -238,11 +249,13 @@ async def _first(js: JetStreamContext, subject: str, seq: int = 1) -> RawStreamM
         return None
 
 
-def _description_subject(name: str) -> str:
+def description_subject(name: str) -> str:
+    """Where what describes the body `name` lies in the object store."""
     return f"$O.{streams.BODIES}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
 
 
-def _pieces_subject(nuid: str) -> str:
+def pieces_subject(nuid: str) -> str:
+    """Where the pieces of a body lie; `nuid` stands in what describes it."""
     return f"$O.{streams.BODIES}.C.{nuid}"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from contracts.delivery import Delivery
+from contracts.delivery import Delivery, UnreadableDelivery
 from contracts.ledger import DeliveryDiscarded, DeliveryRedacted, SecretExcluded, SetAside
 from providers.port import Source
 from read_models.deliveries import DeliveryRow
@@ -138,11 +138,15 @@ class Writer:
         Without `tried_at` it does not count as a try.
         """
         settled = await self._settle(connection, batch, tried_at)
-        refs = settled.refold | await self._folded_against_will(connection, settled.fold)
+        discarded = await self._folded_against_will(connection, settled.fold, DeliveryDiscarded)
+        redacted = await self._folded_against_will(connection, settled.fold, DeliveryRedacted)
         new = await self._merge(connection, batch, settled, ledger=ledger)
-        refs |= await self._exclude(connection, settled.fold)
+        refs = settled.refold | discarded | await self._exclude(connection, settled.fold)
         if refs:
             await self.replace(connection, await self.gather(connection, refs))
+        if erased := redacted - refs:
+            # What is to be erased goes, though other deliveries of the same refs cannot be read any more.
+            await self.replace(connection, await self.gather(connection, erased, missing_ok=True))
         return Folded(settled.fold, new)
 
     async def refold(
@@ -218,7 +222,7 @@ class Writer:
                 return entry, ready[entry.stream_seq]
             try:
                 return entry, understand(self.sources, await self.read_log(entry.stream_seq))
-            except LogTrimmed:
+            except (LogTrimmed, UnreadableDelivery):
                 if missing_ok:
                     return None
                 raise
@@ -245,17 +249,16 @@ class Writer:
         return settle(batch, found, tried_at)
 
     async def _folded_against_will(
-        self, connection: AsyncConnection, folded: Iterable[Understood]
+        self, connection: AsyncConnection, folded: Iterable[Understood], word: type[SetAside]
     ) -> set[str]:
-        """The refs of deliveries that are still folded, of which the batch says that they are not to be."""
+        """The refs of deliveries that are still folded, of which a `word` in the batch says that they are not to be."""
         keys = [
             {
                 "source": event.delivery_source,
                 "identity": event.delivery_identity,
                 "body_sha256": event.body_sha256,
             }
-            for event in _events(folded, DeliveryDiscarded, DeliveryRedacted)
-            if isinstance(event, SetAside)
+            for event in _events(folded, word)
         ]
         if not keys:
             return set()

@@ -133,7 +133,7 @@ async def test_a_body_written_again_under_its_name_changes_nothing(house: House)
     kept, name = delivery("kept", LARGE), bus.body_object_name(delivery("kept", LARGE))
     async with house.enter("ingest") as ingest:
         seq, _ = await bus.store_delivery(ingest.js, kept)
-        await ingest.js.publish(bus._description_subject(name), b'{"nuid": "other", "chunks": 0}')
+        await ingest.js.publish(bus.description_subject(name), b'{"nuid": "other", "chunks": 0}')
     async with house.enter("projector") as projector:
         assert LARGE == (await bus.read_delivery(projector.js, seq)).body
 

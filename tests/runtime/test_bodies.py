@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 KEPT = delivery("kept", LARGE)
 NAME = bus.body_object_name(KEPT)
-DESCRIPTION = bus._description_subject(NAME)
+DESCRIPTION = bus.description_subject(NAME)
 PIECES_ALL = f"$O.{BODIES}.C.>"
 
 
@@ -49,7 +49,7 @@ async def lose_a_piece(js: JetStreamContext) -> None:
 async def replace(js: JetStreamContext) -> None:
     other = delivery("other", LARGE[::-1])
     await bus.store_delivery(js, other)
-    info = await js.get_last_msg(BODIES_STREAM, bus._description_subject(bus.body_object_name(other)))
+    info = await js.get_last_msg(BODIES_STREAM, bus.description_subject(bus.body_object_name(other)))
     await js.purge_stream(BODIES_STREAM, subject=DESCRIPTION)
     await js.publish(DESCRIPTION, info.data or b"")
 

@@ -24,7 +24,7 @@ class OwnBroker:
 
     def __init__(self, folder: Path) -> None:
         self.port = embedded.free_port()
-        self._folder = folder
+        self.folder = folder
         self._passwords = embedded.credentials(folder)["nats"]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,8 +42,8 @@ class OwnBroker:
         await eventually(answers)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        command = embedded.prepare_nats(self._folder, self.port, self._passwords)
-        with open(self._folder / "server.log", "ab") as log:
+        command = embedded.prepare_nats(self.folder, self.port, self._passwords)
+        with open(self.folder / "server.log", "ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def pause(self) -> None:
