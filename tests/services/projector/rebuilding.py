@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from sqlalchemy import text
+
 from contracts.delivery import Delivery
 from runtime import postgres
 from services.projector.rebuild import Progress, Work
+from services.projector.write import Entry
 from tests.conformance.test_every_provider import CASES
 from tests.conftest import Broker
 from tests.samples import SOURCES
@@ -35,3 +38,13 @@ def mixed() -> Iterator[Delivery]:
                 case, sample = row[rank]
                 made = case.delivery(sample)
                 yield replace(made, identity=f"{made.identity[:100]}-{rank}", seq=0)
+
+
+async def entries(work: Work, where: str = "true") -> list[Entry]:
+    """What the ledger says of deliveries, in the order of the log."""
+    columns = "source, identity, body_sha256, stream_seq, status, reason, refs, event_count"
+    async with work.engine.connect() as connection:
+        rows = await connection.execute(
+            text(f"SELECT {columns} FROM ops.deliveries WHERE {where} ORDER BY stream_seq")
+        )
+        return [Entry(*row) for row in rows]
