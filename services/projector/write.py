@@ -33,8 +33,10 @@ from services.projector.understand import Understood, ledger_row, understand
 
 REFOLD_REFS_MAX = 1_000
 REFOLD_ROUNDS_MAX = 10
-READ_AT_ONCE = 64
+READ_AT_ONCE = 16
 """Deliveries read from the log at the same time: one by one, their way there and back would be most of the time."""
+PART_COUNT = 256
+"""Deliveries of which the ledger is asked in one statement."""
 REFOLD_DELIVERIES_MAX = 200_000
 """Deliveries that one refold reads: what they come to is in memory until it is written."""
 READY_WITHIN = 200
@@ -231,7 +233,7 @@ class Writer:
             ready, grown = None, set[str]()
             for part in _parts(sorted(marks.keys() - gathered.taken.keys())):
                 entries = [Entry(*row) for row in await connection.execute(self.sql.entries, {"seqs": part})]
-                for entry, understood in await self._read_back(entries, missing_ok=missing_ok):
+                for entry, understood in await self.read_back(entries, missing_ok=missing_ok):
                     understood = believed(understood, exclusions)
                     grown |= _take(gathered, entry, understood, settled)
                     gathered.events += len(understood.statements) if entry.stream_seq in asked else 0
@@ -270,12 +272,16 @@ class Writer:
         if gathered.verdicts:
             await connection.execute(self.sql.restate, {"rows": as_json(gathered.verdicts)})
 
-    async def _read_back(
-        self, entries: Sequence[Entry], *, missing_ok: bool
+    async def read_back(
+        self, entries: Sequence[Entry], *, missing_ok: bool = False
     ) -> list[tuple[Entry, Understood]]:
+        """What deliveries mean by today's code, read from the log. Raises LogTrimmed unless that is `missing_ok`."""
+        window = asyncio.Semaphore(READ_AT_ONCE)
+
         async def read(entry: Entry) -> tuple[Entry, Understood] | None:
             try:
-                return entry, understand(self.sources, await self.read_log(entry.stream_seq))
+                async with window:
+                    return entry, understand(self.sources, await self.read_log(entry.stream_seq))
             except LogTrimmed:
                 if missing_ok:
                     return None
@@ -383,7 +389,7 @@ class Writer:
 
 
 def _parts(sequences: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (sequences[start : start + READ_AT_ONCE] for start in range(0, len(sequences), READ_AT_ONCE))
+    return (sequences[start : start + PART_COUNT] for start in range(0, len(sequences), PART_COUNT))
 
 
 def _take(gathered: Gathered, entry: Entry, understood: Understood, settled: Collection[str]) -> set[str]:
