@@ -100,9 +100,9 @@ def _listed(row: dict[str, Any]) -> tuple[object, ...]:
 
 async def show(servers: Servers, name: str, as_json: bool, raw: bool) -> None:
     """Print what the ledger says of a delivery, and the delivery itself as the log holds it."""
-    _require_name(name)
+    require_name(name)
     known, doubt = await _known(servers, name)
-    sequences = [int(name)] if _is_sequence(name) else [row["stream_seq"] for row in known]
+    sequences = [int(name)] if is_sequence(name) else [row["stream_seq"] for row in known]
     if not sequences and doubt is not None:
         raise DatabaseAway(f"{doubt}; without the ledger a delivery is found by its sequence only")
     if not sequences:
@@ -155,9 +155,9 @@ async def _require_source(servers: Servers, source: str | None) -> None:
         raise BadSettings(f"no source is called {source}: known are {', '.join(sorted(known))}")
 
 
-def _require_name(name: str) -> None:
+def require_name(name: str) -> None:
     """Raise BadSettings where `name` is neither a sequence nor SOURCE:IDENTITY."""
-    if _is_sequence(name):
+    if is_sequence(name):
         digits = name.lstrip("0")
         if not digits or len(digits) > len(str(SEQ_MAX)) or int(digits) > SEQ_MAX:
             raise BadSettings(f"{name[:40]} is no sequence: one is 1 to {SEQ_MAX}")
@@ -165,7 +165,7 @@ def _require_name(name: str) -> None:
         raise BadSettings(f"{name} is neither a sequence nor SOURCE:IDENTITY: try github:{name}")
 
 
-def _is_sequence(name: str) -> bool:
+def is_sequence(name: str) -> bool:
     return name.isascii() and name.isdigit()
 
 
@@ -178,7 +178,7 @@ async def _ask(servers: Servers, statement: str, values: dict[str, Any]) -> list
 async def _known(servers: Servers, name: str) -> tuple[list[dict[str, Any]], str | None]:
     """The ledger's rows for a delivery, and what kept us from reading them, if anything did."""
     try:
-        if _is_sequence(name):
+        if is_sequence(name):
             return await _ask(servers, _BY_SEQ, {"seq": int(name)}), None
         source, _, identity = name.partition(":")
         return await _ask(servers, _BY_NAME, {"source": source, "identity": identity}), None
