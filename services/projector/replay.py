@@ -2,6 +2,7 @@
 
 A portion is one transaction, so whoever is interrupted leaves whole portions done and goes on after the last. Only
 deliveries that were folded or ignored are selected: what is parked is retried, what operators have set aside stays so.
+Nor are operators' words about other deliveries: what those do to the ledger only a rebuild does anew.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import to_headers
+from contracts.ledger import DeliveryDiscarded, DeliveryRedacted, SecretExcluded
+from contracts.own import SOURCE
 from read_models.registry import LEDGER
 from read_models.table import SCHEMA
 from runtime import bus, streams
@@ -31,6 +34,7 @@ HUB_COUNT = 64
 """A ref that more deliveries are about is refolded once, not with each portion in which it comes."""
 
 _FOLDED = ("projected", "ignored")
+_WORDS = [event.type for event in (DeliveryDiscarded, DeliveryRedacted, SecretExcluded)]
 _ENTRY = "source, identity, body_sha256, stream_seq, status, reason, refs, event_count"
 _CONDITIONS = {
     "source": "source = :source",
@@ -62,8 +66,10 @@ class Selection:
 
     def where(self) -> tuple[str, dict[str, Any]]:
         """The condition in SQL, and its values."""
-        values = {name: getattr(self, name) for name in _CONDITIONS if getattr(self, name) is not None}
-        conditions = [_CONDITIONS[name] for name in values]
+        given = {name: getattr(self, name) for name in _CONDITIONS if getattr(self, name) is not None}
+        conditions = [_CONDITIONS[name] for name in given]
+        conditions.append("(source <> :own OR kind <> ALL(CAST(:words AS text[])))")
+        values = {**given, "own": SOURCE, "words": _WORDS}
         if self.sequences or self.names:
             conditions.append(
                 "(stream_seq = ANY(CAST(:sequences AS bigint[])) OR last_seq = ANY(CAST(:sequences AS bigint[]))"
@@ -72,7 +78,7 @@ class Selection:
             )
             values["sequences"] = list(self.sequences)
             values["names"] = as_json([{"source": source, "identity": name} for source, name in self.names])
-        return " AND ".join(conditions) or "true", values
+        return " AND ".join(conditions), values
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from sqlalchemy import text
 
 from contracts.delivery import Delivery
-from runtime import postgres
+from contracts.envelope import Event
+from providers.port import Source
+from read_models.table import SCHEMA
+from runtime import bus, postgres, streams
 from services.projector.rebuild import Progress, Work
+from services.projector.understand import understand
 from services.projector.write import Entry
 from tests.conformance.test_every_provider import CASES
 from tests.conftest import Broker
@@ -48,3 +52,27 @@ async def entries(work: Work, where: str = "true") -> list[Entry]:
             text(f"SELECT {columns} FROM ops.deliveries WHERE {where} ORDER BY stream_seq")
         )
         return [Entry(*row) for row in rows]
+
+
+def misread(wrong: Callable[[Delivery, Callable[[], list[Event]]], list[Event]]) -> Mapping[str, Source]:
+    """The sources with each normaliser replaced: `wrong` is given a delivery and the way to its right events."""
+
+    def of(source: Source) -> Source:
+        right = source.provider.normalize
+
+        def normalize(delivery: Delivery, given: Source) -> list[Event]:
+            return wrong(delivery, lambda: list(right(delivery, given)))
+
+        return replace(source, provider=replace(source.provider, normalize=normalize))
+
+    return {name: of(source) for name, source in SOURCES.items()}
+
+
+async def fold_as(work: Work, sources: Mapping[str, Source], batch: int = 50) -> None:
+    """Fold the whole log by the code of `sources`."""
+    js = work.nc.jetstream()
+    last = (await js.stream_info(streams.DELIVERIES)).state.last_seq
+    writer = replace(work, sources=sources).writer(SCHEMA)
+    for start in range(1, last + 1, batch):
+        read = [await bus.read_delivery(js, seq) for seq in range(start, min(start + batch, last + 1))]
+        await writer.fold([understand(sources, delivery) for delivery in read])
