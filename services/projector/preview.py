@@ -86,7 +86,7 @@ async def look(
             connection, set(refs) - left_out, entries, settled=left_out, without=without
         )
         there = await shadow.columns(connection, SCHEMA)
-        await _put(work, connection, gathered)
+        await _put(work, connection, gathered, there[LEDGER.name])
         scope = Scope(refs=gathered.refs, sequences={row.stream_seq or 0 for row in gathered.verdicts})
         compared = [
             await shadow.compare(connection, model, SCRATCH, scope=scope, limit=limit)
@@ -98,11 +98,11 @@ async def look(
     )
 
 
-async def _put(work: Work, connection: AsyncConnection, gathered: Gathered) -> None:
-    """Put what was gathered into temporary tables, the verdicts over what the ledger says today."""
+async def _put(work: Work, connection: AsyncConnection, gathered: Gathered, ledger: Collection[str]) -> None:
+    """Put what was gathered into temporary tables, the verdicts over what the ledger says in its columns there."""
     for model in READ_MODELS:
         await connection.execute(CreateTable(table_of(model, MetaData(schema=SCRATCH))))
-    names = ", ".join(column.name for column in LEDGER.columns)
+    names = ", ".join(column.name for column in LEDGER.columns if column.name in ledger)
     await connection.execute(
         text(
             f"INSERT INTO {SCRATCH}.{LEDGER.name} ({names}) SELECT {names} FROM {SCHEMA}.{LEDGER.name}"  # noqa: S608

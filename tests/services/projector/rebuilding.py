@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 
 from sqlalchemy import text
 
@@ -18,7 +20,7 @@ from services.projector.understand import understand
 from services.projector.write import Entry
 from tests.conformance.test_every_provider import CASES
 from tests.conftest import Broker
-from tests.samples import SOURCES
+from tests.samples import RECEIVED_AT, SOURCES, body, delivery
 from tests.servers import Database
 
 
@@ -52,6 +54,22 @@ async def entries(work: Work, where: str = "true") -> list[Entry]:
             text(f"SELECT {columns} FROM ops.deliveries WHERE {where} ORDER BY stream_seq")
         )
         return [Entry(*row) for row in rows]
+
+
+ISSUE = "github:Codertocat/Hello-World#"
+
+
+def issue(number: int, identity: str | None = None, received_at: datetime = RECEIVED_AT) -> Delivery:
+    """That an issue was opened; its ref is ISSUE and the number, its title says that it was read rightly."""
+    said = json.loads(body("issues.opened.15"))
+    said["issue"] |= {"number": number, "title": "right"}
+    made = delivery("issues", json.dumps(said).encode(), 0, identity or f"issue-{number}")
+    return replace(made, received_at=received_at)
+
+
+def misread_title(given: Delivery, right: Callable[[], list[Event]]) -> list[Event]:
+    """Reads another title."""
+    return [event.model_copy(update={"title": "misread"}) for event in right()]
 
 
 def misread(wrong: Callable[[Delivery, Callable[[], list[Event]]], list[Event]]) -> Mapping[str, Source]:
