@@ -26,6 +26,7 @@ from runtime import bus, streams
 from runtime.bus import Message
 from services.projector.rebuild import Progress, Work
 from services.projector.sql import as_json
+from services.projector.understand import REFOLD_IMPOSSIBLE
 from services.projector.write import Entry, Writer
 
 PORTION_COUNT = 256
@@ -139,13 +140,18 @@ async def entries(
 
 
 async def newest(connection: AsyncConnection, count: int) -> list[Entry]:
-    """The last `count` deliveries that were folded, ignored or parked, in the order of the log."""
+    """The last `count` deliveries that were folded, ignored or not understood, in the order of the log."""
     rows = await connection.execute(
         text(
             f"SELECT {_ENTRY} FROM {SCHEMA}.{LEDGER.name}"  # noqa: S608
-            " WHERE status = ANY(CAST(:statuses AS text[])) ORDER BY stream_seq DESC LIMIT :most"
+            " WHERE status = ANY(CAST(:statuses AS text[])) AND coalesce(reason, '') <> ALL(CAST(:not_written AS text[]))"
+            " ORDER BY stream_seq DESC LIMIT :most"
         ),
-        {"statuses": [*_FOLDED, "parked"], "most": count},
+        {
+            "statuses": [*_FOLDED, "parked"],
+            "not_written": [REFOLD_IMPOSSIBLE, "write_refused"],
+            "most": count,
+        },
     )
     return [Entry(*row) for row in rows][::-1]
 

@@ -69,7 +69,8 @@ class Sql:
                 "SELECT d.stream_seq, hashtextextended(CAST(ROW(d.status, d.reason, d.refs, d.event_count) AS text), 0)"
                 f" AS mark FROM {ledger} AS d"
                 " WHERE (d.status = 'projected' AND d.refs && CAST(:refs AS text[]))"
-                " OR (d.stream_seq = ANY(CAST(:seqs AS bigint[])) AND d.status IN ('projected', 'ignored', 'parked'))"
+                " OR (d.stream_seq = ANY(CAST(:seqs AS bigint[])) AND d.status IN ('projected', 'ignored', 'parked')"
+                f" AND d.reason IS DISTINCT FROM '{REFOLD_IMPOSSIBLE}')"
                 " LIMIT :most"
             ),
             still_folded=text(

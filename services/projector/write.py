@@ -35,7 +35,7 @@ REFOLD_REFS_MAX = 1_000
 REFOLD_ROUNDS_MAX = 10
 READ_AT_ONCE = 16
 """Deliveries read from the log at the same time: one by one, their way there and back would be most of the time."""
-PART_COUNT = 256
+PART_COUNT = 1_000
 """Deliveries of which the ledger is asked in one statement."""
 REFOLD_DELIVERIES_MAX = 200_000
 """Deliveries that one refold reads: what they come to is in memory until it is written."""
@@ -189,6 +189,8 @@ class Writer:
         ready, read = None, 0
         for _ in range(READY_ROUNDS_MAX):
             async with self.engine.connect() as connection:
+                # Each statement by itself: a swap of tables must not wait for the log to be read.
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
                 found = await self.gather(
                     connection, refs, also, ready, settled=settled, missing_ok=missing_ok
                 )

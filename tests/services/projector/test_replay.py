@@ -208,6 +208,49 @@ async def test_whoever_is_stopped_between_portions_goes_on_after_the_last(
     assert ["right"] * 5 == await titles(engine)
 
 
+def ignoring(given: Delivery, right: Right) -> list[Event]:
+    raise Ignored("no_such_event")
+
+
+@pytest.mark.parametrize("wrong", [misread_title, ignoring])
+async def test_a_ref_of_very_many_deliveries_is_refolded_once(
+    broker: Broker,
+    engine: AsyncEngine,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: Callable[[Delivery, Right], list[Event]],
+) -> None:
+    monkeypatch.setattr(replay, "PORTION_COUNT", 2)
+    monkeypatch.setattr(replay, "HUB_COUNT", 1)
+    await store_batch(broker, [issue(1, f"copy-{n}") for n in range(6)])
+    await fold_as(work, misread(wrong))
+
+    portions = await run(work, Selection(source="github"))
+
+    expected = [(6 if wrong is misread_title else 2, 1), (2, 0), (2, 0)]
+    assert expected == [(portion.read, portion.refs) for portion in portions]
+    replayed = await snapshot(engine)
+    await empty(engine)
+    await fold_as(work, work.sources)
+    assert replayed == await snapshot(engine)
+
+
+async def test_a_body_that_could_not_take_its_place_stays_parked(
+    broker: Broker, engine: AsyncEngine, work: Work
+) -> None:
+    await store_batch(broker, [issue(1)])
+    await fold_as(work, work.sources)
+    async with engine.begin() as connection:
+        parked = "UPDATE ops.deliveries SET status = 'parked', reason = 'refold_impossible', refs = '{}'"
+        await connection.execute(text(parked))
+
+    await work.writer(SCHEMA).refold((), await entries(work))
+
+    assert ["parked"] == [entry.status for entry in await entries(work)]
+    async with work.engine.connect() as connection:
+        assert [] == await replay.newest(connection, 10)
+
+
 async def test_events_are_sent_again_only_where_that_is_asked_for_and_marked(
     broker: Broker, engine: AsyncEngine, work: Work
 ) -> None:
