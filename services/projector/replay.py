@@ -144,8 +144,8 @@ async def newest(connection: AsyncConnection, count: int) -> list[Entry]:
     rows = await connection.execute(
         text(
             f"SELECT {_ENTRY} FROM {SCHEMA}.{LEDGER.name}"  # noqa: S608
-            " WHERE status = ANY(CAST(:statuses AS text[])) AND coalesce(reason, '') <> ALL(CAST(:not_written AS text[]))"
-            " ORDER BY stream_seq DESC LIMIT :most"
+            " WHERE status = ANY(CAST(:statuses AS text[]))"
+            " AND coalesce(reason, '') <> ALL(CAST(:not_written AS text[])) ORDER BY stream_seq DESC LIMIT :most"
         ),
         {
             "statuses": [*_FOLDED, "parked"],
