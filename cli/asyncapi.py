@@ -37,6 +37,9 @@ EVENT_HEADERS: Mapping[str, Json] = {
     },
     "content-type": {"const": envelope.CONTENT_TYPE},
     "Nats-Msg-Id": {"description": "What the broker removes copies by: the id, marked where it is a replay."},
+    envelope.REPLAYED: {
+        "description": "Only where an operator sent it again: the run by which. Its `ce-id` is that of the first time."
+    },
 }
 DELIVERY_HEADERS: Mapping[str, Json] = {
     delivery.MESSAGE_ID: {"description": "`source:identity:` and the start of the body's hash."},
@@ -49,7 +52,7 @@ DELIVERY_HEADERS: Mapping[str, Json] = {
         "description": "Where a large body lies in the object store; the message is empty."
     },
 }
-_OPTIONAL = {delivery.VERIFIED_BY, delivery.BODY_OBJECT}
+_OPTIONAL = {delivery.VERIFIED_BY, delivery.BODY_OBJECT, envelope.REPLAYED}
 
 SERVER = "nats"
 _SERVER: Json = {

@@ -119,8 +119,18 @@ class RunEvent(Event):
         return _LEVELS.get(self.outcome or "", "info")
 
 
-def to_headers(event: Event, delivery: str) -> dict[str, str]:
-    """The message headers of `event`, caused by `delivery` (`source:identity`)."""
+REPLAYED = "ce-replayed"
+"""Marks an event that was sent before: the replay by which an operator sent it again."""
+
+
+def to_headers(event: Event, delivery: str, replayed: str | None = None) -> dict[str, str]:
+    """The message headers of `event`, caused by `delivery` (`source:identity`).
+
+    `replayed` is the run of a replay that sends it again: a message of its own with the id of the same fact.
+    """
+    if replayed is not None:
+        again = {"Nats-Msg-Id": f"replay:{replayed}:{event.id}", REPLAYED: replayed}
+        return {**to_headers(event, delivery), **again}
     return {
         "Nats-Msg-Id": event.id,
         # Libraries that know no CloudEvents, FastStream among them, decode by this one.

@@ -33,7 +33,7 @@ class Sql:
     merges: Mapping[str, TextClause]
     known: TextClause
     entries: TextClause
-    of_refs: TextClause
+    marks: TextClause
     still_folded: TextClause
     exclusions: TextClause
     exclude: TextClause
@@ -63,10 +63,15 @@ class Sql:
             ),
             entries=text(
                 f"SELECT {entry} FROM {ledger} AS d WHERE d.stream_seq = ANY(CAST(:seqs AS bigint[]))"
+                " ORDER BY d.stream_seq"
             ),
-            of_refs=text(
-                f"SELECT {entry} FROM {ledger} AS d"
-                " WHERE d.status = 'projected' AND d.refs && CAST(:refs AS text[]) ORDER BY d.stream_seq"
+            marks=text(
+                "SELECT d.stream_seq, hashtextextended(CAST(ROW(d.status, d.reason, d.refs, d.event_count) AS text), 0)"
+                f" AS mark FROM {ledger} AS d"
+                " WHERE (d.status = 'projected' AND d.refs && CAST(:refs AS text[]))"
+                " OR (d.stream_seq = ANY(CAST(:seqs AS bigint[])) AND d.status IN ('projected', 'ignored', 'parked')"
+                f" AND d.reason IS DISTINCT FROM '{REFOLD_IMPOSSIBLE}')"
+                " LIMIT :most"
             ),
             still_folded=text(
                 f"SELECT d.refs FROM {keys}, body_sha256 text)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,10 +33,15 @@ from services.projector.understand import Understood, ledger_row, understand
 
 REFOLD_REFS_MAX = 1_000
 REFOLD_ROUNDS_MAX = 10
-READ_AT_ONCE = 64
+READ_AT_ONCE = 16
 """Deliveries read from the log at the same time: one by one, their way there and back would be most of the time."""
-UNDERSTOOD_KEPT_MAX = 10_000
-"""Deliveries that a refold has understood before it holds the lock; more than those are read again."""
+PART_COUNT = 1_000
+"""Deliveries of which the ledger is asked in one statement."""
+REFOLD_DELIVERIES_MAX = 200_000
+"""Deliveries that one refold reads: what they come to is in memory until it is written."""
+READY_WITHIN = 200
+"""Deliveries that a refold may have to read while it keeps everybody else from folding."""
+READY_ROUNDS_MAX = 5
 
 ReadLog = Callable[[int], Awaitable[Delivery]]
 """From a sequence to its delivery, read from the log."""
@@ -45,7 +51,7 @@ Publish = Callable[[Sequence[Understood]], Awaitable[None]]
 
 
 class RefoldTooWide(Exception):
-    """today's code states ever more refs for these deliveries: rebuild instead"""
+    """more belongs together than one refold takes: rebuild instead"""
 
 
 class _NeedsTheLockAlone(Exception):
@@ -81,9 +87,17 @@ class Gathered:
     refs: set[str]
     rows: dict[str, dict[Any, Any]] = field(default_factory=dict)
     verdicts: list[DeliveryRow] = field(default_factory=list)
-    understood: dict[int, Understood] = field(default_factory=dict)
-    """By sequence, UNDERSTOOD_KEPT_MAX of them at most."""
     read: int = 0
+    events: int = 0
+    """Events that the deliveries which were asked for by name state."""
+    told: Counter[str] = field(default_factory=Counter)
+    """How many of the deliveries are about each of the refs."""
+    taken: dict[int, int] = field(default_factory=dict)
+    """The deliveries that are in it, by sequence, each with a mark of what the ledger said of it."""
+
+    def stands(self, marks: Mapping[int, int]) -> bool:
+        """Whether the ledger still says the same of all that is in it; more may have come."""
+        return all(marks.get(seq) == mark for seq, mark in self.taken.items())
 
 
 @dataclass(frozen=True)
@@ -155,53 +169,103 @@ class Writer:
         """Replace every row of `refs` by what the log says, folded from nothing by today's code.
 
         `also` are deliveries whose verdict may have changed, whatever they were about. One transaction per
-        REFOLD_REFS_MAX refs, in which nobody else folds; what can be read before is read before. Returns how many
-        deliveries were read. Raises LogTrimmed where the log no longer holds one of them and that is not
-        `missing_ok`: their rows stay as they are.
+        REFOLD_REFS_MAX refs. Returns how many deliveries were read. Raises LogTrimmed where the log no longer holds
+        one of them and that is not `missing_ok`: their rows stay as they are.
         """
         wanted, read = sorted(set(refs)), 0
         for start in range(0, max(1, len(wanted)), REFOLD_REFS_MAX):
             some, entries = wanted[start : start + REFOLD_REFS_MAX], () if start else also
-            async with self.engine.connect() as connection:
-                ready = await self.gather(connection, some, entries, missing_ok=missing_ok)
-            async with self.engine.begin() as connection:
-                await own_fold_lock(connection)
-                gathered = await self.gather(
-                    connection, some, entries, ready.understood, missing_ok=missing_ok
-                )
-                await self.replace(connection, gathered)
-            read += gathered.read
+            read += (await self.refold_at_once(some, entries, missing_ok=missing_ok)).read
         return read
+
+    async def refold_at_once(
+        self,
+        refs: Collection[str],
+        also: Sequence[Entry] = (),
+        *,
+        settled: Collection[str] = (),
+        missing_ok: bool = False,
+    ) -> Gathered:
+        """The same in one transaction, whatever the number of refs; returns what was put in place.
+
+        The log is read before that transaction, in which nobody else folds: in it only what has come since.
+        """
+        ready, read = None, 0
+        for _ in range(READY_ROUNDS_MAX):
+            async with self.engine.connect() as connection:
+                # Each statement by itself: a swap of tables must not wait for the log to be read.
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                found = await self.gather(
+                    connection, refs, also, ready, settled=settled, missing_ok=missing_ok
+                )
+            came = found.read - (read if found is ready else 0)
+            ready, read = found, found.read
+            if came <= READY_WITHIN:
+                break
+        async with self.engine.begin() as connection:
+            await own_fold_lock(connection)
+            gathered = await self.gather(
+                connection, refs, also, ready, settled=settled, missing_ok=missing_ok
+            )
+            await self.replace(connection, gathered)
+        return gathered
 
     async def gather(
         self,
         connection: AsyncConnection,
         refs: Collection[str],
         also: Sequence[Entry] = (),
-        ready: Mapping[int, Understood] | None = None,
+        ready: Gathered | None = None,
         *,
+        settled: Collection[str] = (),
         without: Collection[int] = (),
         missing_ok: bool = False,
     ) -> Gathered:
         """What the log says of `refs`, and of whatever else the deliveries `also` were or are about.
 
-        `ready` are deliveries that were understood before, by sequence; those `without` are passed over. Writes
-        nothing. Raises LogTrimmed and RefoldTooWide.
+        `ready` is what was gathered for the same before: what has come since is added to it, and it is made anew
+        where the ledger says something else of what is in it. Rows of `settled` refs are right but for what
+        deliveries state that were not about them: those are gathered, to be merged into them. Deliveries
+        `without`, by sequence, are passed over. Writes nothing. Raises LogTrimmed and RefoldTooWide.
         """
         exclusions = await self.known_exclusions(connection)
-        wanted = set(refs).union(*(entry.refs or () for entry in also))
+        asked = {entry.stream_seq for entry in also}
+        wanted = set(refs).union(*(entry.refs or () for entry in also)).difference(settled)
+        if ready is not None:
+            wanted |= ready.refs
         for _ in range(REFOLD_ROUNDS_MAX):
-            gathered, grown = Gathered(wanted), set[str]()
-            found = await connection.execute(self.sql.of_refs, {"refs": sorted(wanted)})
-            entries = {entry.stream_seq: entry for entry in (*also, *(Entry(*row) for row in found))}
-            for part in _parts([entries[seq] for seq in sorted(entries) if seq not in without]):
-                for entry, understood in await self._read_back(part, ready or {}, missing_ok=missing_ok):
+            marks = await self._marks(connection, wanted, asked, without)
+            gathered = ready if ready is not None and ready.stands(marks) else Gathered(wanted)
+            ready, grown = None, set[str]()
+            for part in _parts(sorted(marks.keys() - gathered.taken.keys())):
+                entries = [Entry(*row) for row in await connection.execute(self.sql.entries, {"seqs": part})]
+                for entry, understood in await self.read_back(entries, missing_ok=missing_ok):
                     understood = believed(understood, exclusions)
-                    grown |= _take(gathered, entry, understood)
-            if grown <= wanted:
+                    grown |= _take(gathered, entry, understood, settled)
+                    gathered.events += len(understood.statements) if entry.stream_seq in asked else 0
+                gathered.taken.update((seq, marks[seq]) for seq in part)
+            if grown <= gathered.refs:
                 return gathered
-            wanted, ready = wanted | grown, {**(ready or {}), **gathered.understood}
-        raise RefoldTooWide(f"{len(wanted)} refs and still growing")
+            wanted = gathered.refs | grown
+        raise RefoldTooWide(
+            f"today's code states ever more refs for these deliveries, {len(wanted)} by now: rebuild instead"
+        )
+
+    async def _marks(
+        self,
+        connection: AsyncConnection,
+        refs: Collection[str],
+        asked: Collection[int],
+        without: Collection[int],
+    ) -> dict[int, int]:
+        """Deliveries that are folded for `refs`, and those asked for that may be: by sequence, each with its mark."""
+        values = {"refs": sorted(refs), "seqs": sorted(asked), "most": REFOLD_DELIVERIES_MAX + 1}
+        found = (await connection.execute(self.sql.marks, values)).all()
+        if len(found) > REFOLD_DELIVERIES_MAX:
+            raise RefoldTooWide(
+                f"more than {REFOLD_DELIVERIES_MAX:,} deliveries are about these {len(refs)} refs: rebuild instead"
+            )
+        return {row.stream_seq: row.mark for row in found if row.stream_seq not in without}
 
     async def replace(self, connection: AsyncConnection, gathered: Gathered) -> None:
         """Put what was gathered in the place of what is there."""
@@ -214,16 +278,19 @@ class Writer:
         if gathered.verdicts:
             await connection.execute(self.sql.restate, {"rows": as_json(gathered.verdicts)})
 
-    async def _read_back(
-        self, entries: Sequence[Entry], ready: Mapping[int, Understood], *, missing_ok: bool
+    async def read_back(
+        self, entries: Sequence[Entry], *, missing_ok: bool = False
     ) -> list[tuple[Entry, Understood]]:
+        """What deliveries mean by today's code, read from the log. Raises LogTrimmed unless that is `missing_ok`."""
+        window = asyncio.Semaphore(READ_AT_ONCE)
+
         async def read(entry: Entry) -> tuple[Entry, Understood] | None:
-            if entry.stream_seq in ready:
-                return entry, ready[entry.stream_seq]
             try:
-                return entry, understand(self.sources, await self.read_log(entry.stream_seq))
-            except (LogTrimmed, UnreadableDelivery):
-                if missing_ok:
+                async with window:
+                    return entry, understand(self.sources, await self.read_log(entry.stream_seq))
+            except (LogTrimmed, UnreadableDelivery) as error:
+                # A parked one that cannot be read was parked for that, and stays so.
+                if missing_ok or (isinstance(error, UnreadableDelivery) and entry.status == "parked"):
                     return None
                 raise
 
@@ -323,26 +390,27 @@ class Writer:
         return new
 
 
-def _parts(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    return (entries[start : start + READ_AT_ONCE] for start in range(0, len(entries), READ_AT_ONCE))
+def _parts(sequences: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (sequences[start : start + PART_COUNT] for start in range(0, len(sequences), PART_COUNT))
 
 
-def _take(gathered: Gathered, entry: Entry, understood: Understood) -> set[str]:
+def _take(gathered: Gathered, entry: Entry, understood: Understood, settled: Collection[str]) -> set[str]:
     """Add what a delivery states of the wanted refs; the refs that are concerned where it states others than it did."""
     gathered.read += 1
-    if len(gathered.understood) < UNDERSTOOD_KEPT_MAX:
-        gathered.understood[entry.stream_seq] = understood
     verdict = ledger_row(understood, None)
     stated = (verdict.status, verdict.reason, verdict.refs, verdict.event_count)
     if stated != (entry.status, entry.reason, entry.refs, entry.event_count):
         gathered.verdicts.append(verdict)
     for name, row in understood.rows:
         model, join = _MODELS[name]
-        if model.ref_column is not None and getattr(row, model.ref_column) in gathered.refs:
-            join_into(gathered.rows.setdefault(name, {}), model, join, row)
-    before, now = set(entry.refs or ()), set(understood.refs)
-    folds = understood.status == "projected"
-    return set() if folds and before == now else before | (now if folds else set())
+        if model.ref_column is not None:
+            ref = getattr(row, model.ref_column)
+            if ref in gathered.refs or ref in settled:
+                join_into(gathered.rows.setdefault(name, {}), model, join, row)
+    before = set(entry.refs or ()) if entry.status == "projected" else set()
+    now = set(understood.refs) if understood.status == "projected" else set()
+    gathered.told.update(gathered.refs & now)
+    return set() if before == now else (before - now) | (before | now).difference(settled)
 
 
 _MODELS = {model.name: (model, joiner(model)) for model in READ_MODELS}

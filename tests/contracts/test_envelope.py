@@ -165,3 +165,8 @@ async def test_the_same_text_as_it_is_would_not_arrive(broker: Broker) -> None:
     ack = await broker.js.publish("events.code.pushed", b"{}", headers={"ce-subject": NASTY})
     arrived = await broker.js.get_msg(streams.EVENTS, ack.seq, direct=True)
     assert NASTY != (arrived.headers or {})["ce-subject"]
+
+
+def test_an_event_that_is_sent_again_differs_by_its_message_id_and_its_mark_alone() -> None:
+    first, again = to_headers(BUILD, DELIVERY), to_headers(BUILD, DELIVERY, "run-1")
+    assert first | {"Nats-Msg-Id": f"replay:run-1:{BUILD.id}", "ce-replayed": "run-1"} == again

@@ -98,10 +98,10 @@ class Place:
             "odooops_ops_port": str(self.ops_port),
         }
 
-    async def publish(self, *events: Event, copy: str = "") -> None:
-        """Publish as the projector does; `copy` gives a message id of its own."""
+    async def publish(self, *events: Event, copy: str = "", replayed: str | None = None) -> None:
+        """Publish as the projector does, or as a replay; `copy` gives a message id of its own."""
         for event in events:
-            headers = to_headers(event, "github:a-delivery")
+            headers = to_headers(event, "github:a-delivery", replayed)
             headers["Nats-Msg-Id"] += copy
             await self.broker.js.publish(event.subject, event.model_dump_json().encode(), headers=headers)
 

@@ -50,6 +50,17 @@ async def test_one_thing_told_by_many_events_is_posted_once(place: Place) -> Non
     assert len(place.slack.posts) == 1
 
 
+async def test_a_replay_posts_nothing_that_was_posted_and_nothing_old(place: Place) -> None:
+    told, old = build(), build(at=datetime.now(UTC) - OLD, run=422)
+    async with running(place.by_bot):
+        await place.publish(told)
+        await place.settled(1)
+        await place.publish(told, old, replayed="again")
+        rows = await place.settled(2)
+    assert ["posted", "too_old"] == [row["status"] for row in rows]
+    assert len(place.slack.posts) == 1
+
+
 async def test_a_deployment_is_posted_once_for_each_state_worth_it(place: Place) -> None:
     states = ["queued", "deploying", "failed", "deploying", "success", "inactive", "success", "unknown"]
     async with running(place.by_bot):

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy import text
 
 from contracts.delivery import Delivery
-from runtime import postgres
+from contracts.envelope import Event
+from providers.port import Source
+from read_models.table import SCHEMA
+from runtime import bus, postgres, streams
 from services.projector.rebuild import Progress, Work
+from services.projector.understand import understand
+from services.projector.write import Entry
 from tests.conformance.test_every_provider import CASES
 from tests.conftest import Broker
-from tests.samples import SOURCES
+from tests.samples import RECEIVED_AT, SOURCES, body, delivery
 from tests.servers import Database
 
 
@@ -35,3 +44,53 @@ def mixed() -> Iterator[Delivery]:
                 case, sample = row[rank]
                 made = case.delivery(sample)
                 yield replace(made, identity=f"{made.identity[:100]}-{rank}", seq=0)
+
+
+async def entries(work: Work, where: str = "true") -> list[Entry]:
+    """What the ledger says of deliveries, in the order of the log."""
+    columns = "source, identity, body_sha256, stream_seq, status, reason, refs, event_count"
+    async with work.engine.connect() as connection:
+        rows = await connection.execute(
+            text(f"SELECT {columns} FROM ops.deliveries WHERE {where} ORDER BY stream_seq")
+        )
+        return [Entry(*row) for row in rows]
+
+
+ISSUE = "github:Codertocat/Hello-World#"
+
+
+def issue(number: int, identity: str | None = None, received_at: datetime = RECEIVED_AT) -> Delivery:
+    """That an issue was opened; its ref is ISSUE and the number, its title says that it was read rightly."""
+    said = json.loads(body("issues.opened.15"))
+    said["issue"] |= {"number": number, "title": "right"}
+    made = delivery("issues", json.dumps(said).encode(), 0, identity or f"issue-{number}")
+    return replace(made, received_at=received_at)
+
+
+def misread_title(given: Delivery, right: Callable[[], list[Event]]) -> list[Event]:
+    """Reads another title."""
+    return [event.model_copy(update={"title": "misread"}) for event in right()]
+
+
+def misread(wrong: Callable[[Delivery, Callable[[], list[Event]]], list[Event]]) -> Mapping[str, Source]:
+    """The sources with each normaliser replaced: `wrong` is given a delivery and the way to its right events."""
+
+    def of(source: Source) -> Source:
+        right = source.provider.normalize
+
+        def normalize(delivery: Delivery, given: Source) -> list[Event]:
+            return wrong(delivery, lambda: list(right(delivery, given)))
+
+        return replace(source, provider=replace(source.provider, normalize=normalize))
+
+    return {name: of(source) for name, source in SOURCES.items()}
+
+
+async def fold_as(work: Work, sources: Mapping[str, Source], batch: int = 50) -> None:
+    """Fold the whole log by the code of `sources`."""
+    js = work.nc.jetstream()
+    last = (await js.stream_info(streams.DELIVERIES)).state.last_seq
+    writer = replace(work, sources=sources).writer(SCHEMA)
+    for start in range(1, last + 1, batch):
+        read = [await bus.read_delivery(js, seq) for seq in range(start, min(start + batch, last + 1))]
+        await writer.fold([understand(sources, delivery) for delivery in read])
