@@ -132,29 +132,43 @@ class Writer:
                     raise _NeedsTheLockAlone
                 new = await self._merge(connection, batch, settled, ledger=ledger)
         except _NeedsTheLockAlone:
+            ready = await self._ahead(batch)
             async with self.engine.begin() as connection:
                 await own_fold_lock(connection)
-                return await self.fold_alone(connection, batch, tried_at, ledger=ledger)
+                return await self.fold_alone(connection, batch, tried_at, ready, ledger=ledger)
         return Folded(settled.fold, new)
+
+    async def _ahead(self, batch: Sequence[Understood]) -> Mapping[int, Understood]:
+        """By sequence, what a refold after `batch` will read: understood before it holds anybody up."""
+        async with self.engine.connect() as connection:
+            settled = await self._settle(connection, batch, None)
+            refs = settled.refold | await self._folded_against_will(connection, settled.fold)
+            out = {event.seq for event in _events(settled.fold, SetAside)}
+            for event in _events(settled.fold, SecretExcluded):
+                for row in await connection.execute(self.sql.covered, _span(event)):
+                    refs.update(row.refs or ())
+                    out.add(row.stream_seq)
+            return (await self.gather(connection, refs, without=out, missing_ok=True)).understood
 
     async def fold_alone(
         self,
         connection: AsyncConnection,
         batch: Sequence[Understood],
         tried_at: datetime | None = None,
+        ready: Mapping[int, Understood] | None = None,
         *,
         ledger: bool = True,
     ) -> Folded:
         """Fold a batch in the caller's transaction, during which nobody else writes the schema.
 
-        Without `tried_at` it does not count as a try.
+        Without `tried_at` it does not count as a try. `ready` are deliveries that were understood before.
         """
         settled = await self._settle(connection, batch, tried_at)
         refs = settled.refold | await self._folded_against_will(connection, settled.fold)
         new = await self._merge(connection, batch, settled, ledger=ledger)
         refs |= await self._exclude(connection, settled.fold)
         if refs:
-            await self.replace(connection, await self.gather(connection, refs))
+            await self.replace(connection, await self.gather(connection, refs, (), ready))
         return Folded(settled.fold, new)
 
     async def refold(
@@ -302,7 +316,7 @@ class Writer:
         ]
         found: dict[Identity, list[Known]] = {}
         for row in await connection.execute(self.sql.known, {"keys": as_json(keys)}):
-            known = Known(row.body_sha256, row.stream_seq, row.status, tuple(row.refs or ()))
+            known = Known(row.body_sha256, row.stream_seq, row.status, tuple(row.refs or ()), row.reason)
             found.setdefault((row.source, row.identity), []).append(known)
         return settle(batch, found, tried_at)
 
@@ -328,9 +342,7 @@ class Writer:
         """Discard what the leaked secrets of a batch vouched for; the refs of what was discarded."""
         refs: set[str] = set()
         for event in _events(folded, SecretExcluded):
-            assert isinstance(event, SecretExcluded)
-            values = {"secret": event.secret, "since": event.since, "until": event.until}
-            for row in await connection.execute(self.sql.exclude, values):
+            for row in await connection.execute(self.sql.exclude, _span(event)):
                 refs.update(row.refs or ())
         return refs
 
@@ -415,6 +427,10 @@ def _events(folded: Iterable[Understood], *types: type) -> list[Any]:
         for statement in understood.statements
         if isinstance(statement.event, types)
     ]
+
+
+def _span(event: SecretExcluded) -> dict[str, Any]:
+    return {"secret": event.secret, "since": event.since, "until": event.until}
 
 
 def _by_will(understood: Understood) -> bool:
