@@ -46,7 +46,7 @@ SET_ASIDE: frozenset[str] = frozenset(("discarded", "redacted"))
 SECRET_EXCLUDED = "secret_excluded"  # noqa: S105  # a reason
 """Discarded, because the secret that vouched for it had leaked: said of the message, not of its body."""
 EXCLUDED_RANK = (RANKS["projected"], 1)
-"""Of those: further than projected, and less than a conflict, which the message that stands first makes of any other."""
+"""Of those: further than projected, less than a conflict, which the message that stands first makes of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,9 +93,9 @@ class Gathered:
     taken: dict[int, int] = field(default_factory=dict)
     """The deliveries that are in it, by sequence, each with a mark of what the ledger said of it."""
 
-    def stands(self, marks: Mapping[int, int]) -> bool:
-        """Whether the ledger still says the same of all that is in it; more may have come."""
-        return all(marks.get(seq) == mark for seq, mark in self.taken.items())
+    def stands(self, refs: Collection[str], marks: Mapping[int, int]) -> bool:
+        """Whether it is of all `refs`, and the ledger still says the same of all that is in it; more may have come."""
+        return self.refs.issuperset(refs) and all(marks.get(seq) == mark for seq, mark in self.taken.items())
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,11 @@ class Writer:
                 return await self.fold_alone(connection, batch, tried_at, ready, ledger=ledger)
         return Folded(settled.fold, new)
 
-    async def _ahead(self, batch: Sequence[Understood]) -> Mapping[int, Understood]:
-        """By sequence, what a refold after `batch` will read: understood before it holds anybody up."""
+    async def _ahead(self, batch: Sequence[Understood]) -> Gathered | None:
+        """What the refold that `batch` asks for will need, gathered before it holds anybody up.
+
+        None where the log lacks something: only with the lock is it known whether that is still asked for.
+        """
         async with self.engine.connect() as connection:
             settled = await self._settle(connection, batch, None)
             refs = settled.refold | await self._folded_against_will(connection, settled.fold)
@@ -148,20 +151,23 @@ class Writer:
                 for row in await connection.execute(self.sql.covered, _span(event)):
                     refs.update(row.refs or ())
                     out.add(row.stream_seq)
-            return (await self.gather(connection, refs, without=out, missing_ok=True)).understood
+            try:
+                return await self.gather(connection, refs, without=out)
+            except (LogTrimmed, UnreadableDelivery):
+                return None
 
     async def fold_alone(
         self,
         connection: AsyncConnection,
         batch: Sequence[Understood],
         tried_at: datetime | None = None,
-        ready: Mapping[int, Understood] | None = None,
+        ready: Gathered | None = None,
         *,
         ledger: bool = True,
     ) -> Folded:
         """Fold a batch in the caller's transaction, during which nobody else writes the schema.
 
-        Without `tried_at` it does not count as a try. `ready` are deliveries that were understood before.
+        Without `tried_at` it does not count as a try. `ready` is what was gathered for it before.
         """
         settled = await self._settle(connection, batch, tried_at)
         refs = settled.refold | await self._folded_against_will(connection, settled.fold)
@@ -241,7 +247,7 @@ class Writer:
             wanted |= ready.refs
         for _ in range(REFOLD_ROUNDS_MAX):
             marks = await self._marks(connection, wanted, asked, without)
-            gathered = ready if ready is not None and ready.stands(marks) else Gathered(wanted)
+            gathered = ready if ready is not None and ready.stands(wanted, marks) else Gathered(wanted)
             ready, grown = None, set[str]()
             for part in _parts(sorted(marks.keys() - gathered.taken.keys())):
                 entries = [Entry(*row) for row in await connection.execute(self.sql.entries, {"seqs": part})]
