@@ -87,13 +87,13 @@ async def exclude(
 async def _exclusion(work: Work, servers: Servers, asked: Span, now: datetime) -> Exclusion:
     async with work.engine.connect() as connection:
         span = await _named(connection, servers, asked)
-        found = await leak.audit(connection, Span(span.secret), 1)
-    if found.first_at is None:
+        first_at = await leak.first_at(connection, span.secret)
+    if first_at is None:
         raise Trouble(
             f"{span.secret} has vouched for no delivery in the ledger, so there is nothing to exclude"
             " (`odooops status` shows whether the projector lags)"
         )
-    begins, ends = asked.since or found.first_at, asked.until or now
+    begins, ends = asked.since or first_at, asked.until or now
     if ends > now:
         raise Trouble(f"--until {terminal.moment(ends)} lies ahead: what will come cannot be judged yet")
     if begins >= ends:
@@ -156,7 +156,7 @@ def _print_told(told: Told) -> None:
         named = ", ".join(f"{count:,} {name}" for name, count in told.events.items())
         out.print(terminal.clean(f"subscribers were told, we cannot call it back: {named}"), soft_wrap=True)
     if told.messages:
-        out.print(f"posted to Slack, delete there what is wrong: {told.messages:,} messages")
+        out.print(f"posted to Slack, to be mended there: {told.messages:,}")
         for row in told.posted:
             where = f"{row['channel']}/{row['slack_ts']}" if row["channel"] else row["destination"]
             out.print(terminal.clean(f"  {where}  {row['event_type']} {row['ref']}"), soft_wrap=True)

@@ -39,6 +39,7 @@ _EVENTS = (
 )
 
 _NAMES = text("SELECT DISTINCT verified_by FROM ops.deliveries WHERE verified_by IS NOT NULL")
+_FIRST = text("SELECT min(received_at) FROM ops.deliveries WHERE verified_by = :secret")
 _COUNTS = text(
     "SELECT d.source, d.kind, d.status, d.reason, count(*) AS deliveries, min(d.received_at) AS first_at,"
     f" max(d.received_at) AS last_at FROM ops.deliveries AS d WHERE {_VOUCHED}"
@@ -147,6 +148,12 @@ async def name_of(connection: AsyncConnection, asked: str, declared: Collection[
     raise WrongSecret(
         f"no source declares a secret {asked}, and it has vouched for nothing: known are {there}"
     )
+
+
+async def first_at(connection: AsyncConnection, secret: str) -> datetime | None:
+    """When the first delivery came that the secret vouched for; None where there is none."""
+    found: datetime | None = (await connection.execute(_FIRST, {"secret": secret})).scalar_one()
+    return found
 
 
 async def audit(connection: AsyncConnection, span: Span, limit: int) -> Audit:
