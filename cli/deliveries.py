@@ -25,6 +25,7 @@ from runtime.settings import BadSettings
 BODY_SHOWN_CHARS_MAX = 20_000
 REFS_SHOWN_MAX = 3
 NAME_CHARS = 18
+LISTED = ("seq", "received", "delivery", "kind", "status", "reason", "refs")
 STATEMENT_MS_MAX = 10_000
 SEQ_MAX = 2**63 - 1
 
@@ -74,14 +75,14 @@ async def list_(servers: Servers, filters: Filters, as_json: bool) -> None:
     if as_json:
         terminal.print_json(rows)
     else:
-        columns = ("seq", "received", "delivery", "kind", "status", "reason", "refs")
-        terminal.console().print(terminal.table(columns, (_listed(row) for row in rows)))
+        terminal.console().print(terminal.table(LISTED, (listed(row) for row in rows)))
         terminal.console().print(f"({len(rows)} deliver{'y' if len(rows) == 1 else 'ies'})")
     if more:
         terminal.say(f"there are more than {filters.limit}: narrow the filters, or give --limit")
 
 
-def _listed(row: dict[str, Any]) -> tuple[object, ...]:
+def listed(row: dict[str, Any]) -> tuple[object, ...]:
+    """A row of the ledger in the columns LISTED."""
     refs = row["refs"] or []
     shown = refs[:REFS_SHOWN_MAX] + (
         [f"and {len(refs) - REFS_SHOWN_MAX} more"] if len(refs) > REFS_SHOWN_MAX else []

@@ -102,8 +102,13 @@ def who() -> str:
     return getpass.getuser()
 
 
-def print_compared(compared: Sequence[Compared], verbs: tuple[str, str, str]) -> None:
-    """Each model whose rows differ, how, and some of the rows; `verbs` name what is missing, extra and changed."""
+def print_compared(
+    compared: Sequence[Compared], verbs: tuple[str, str, str], other: str = "by the log"
+) -> None:
+    """Each model whose rows differ, how, and some of the rows; `verbs` name what is missing, extra and changed.
+
+    `other` says what the live rows are compared with.
+    """
     out = terminal.console()
     rows = [
         (each.model, each.rows, each.missing, each.extra, each.changed) for each in compared if not each.equal
@@ -113,25 +118,25 @@ def print_compared(compared: Sequence[Compared], verbs: tuple[str, str, str]) ->
     out.print(terminal.table(("model", "rows", *verbs), rows))
     for each in compared:
         for difference in each.differences:
-            _print_difference(each.model, difference)
+            _print_difference(each.model, difference, other)
         shown, differing = len(each.differences), each.missing + each.extra + each.changed
         if 0 < shown < differing:
             out.print(f"  … and {differing - shown:,} more rows of {each.model} that differ")
 
 
-def _print_difference(model: str, difference: Difference) -> None:
+def _print_difference(model: str, difference: Difference, other: str) -> None:
     out = terminal.console()
     key = ", ".join(str(value) for value in difference.key.values())
     out.print(terminal.clean(f"{model} {key}"), style="bold", soft_wrap=True)
     if difference.live is None or difference.log is None:
         which, row = (
-            ("only by the log", difference.log) if difference.live is None else ("only live", difference.live)
+            (f"only {other}", difference.log) if difference.live is None else ("only live", difference.live)
         )
         stated = {name: value for name, value in (row or {}).items() if value not in (None, [])}
         out.print(terminal.clean(f"  {which}: {_short(stated)}"), soft_wrap=True)
         return
     for name, live in difference.live.items():
-        line = f"  {name}: live {_short(live)}, by the log {_short(difference.log[name])}"
+        line = f"  {name}: live {_short(live)}, {other} {_short(difference.log[name])}"
         out.print(terminal.clean(line), soft_wrap=True)
 
 

@@ -15,7 +15,6 @@ from pydantic_core import PydanticCustomError
 from contracts.delivery import IDENTITY_CHARS_MAX
 from contracts.envelope import Event, Level
 from contracts.own import SOURCE, Name, OwnEvent, Sentence, Sha256, own_ref
-from contracts.ssot import VariableName
 from contracts.version import Int64, moment
 
 KEPT_REFS_MAX = 500
@@ -25,6 +24,8 @@ REF_HASH_CHARS = 16
 
 Identity = Annotated[str, Field(pattern=rf"^[!-~]{{1,{IDENTITY_CHARS_MAX}}}$")]
 Sequence = Annotated[int, Field(ge=1, lt=2**63)]
+SecretName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*(:[1-9][0-9]*)?$")]
+"""What `verified_by` calls a secret: its variable `X`, or `X_FILE:2` for the second line of a file."""
 
 
 def delivery_ref(source: str, identity: str, body_sha256: str) -> str:
@@ -115,7 +116,7 @@ class SecretExcluded(OwnEvent):
     type: ClassVar[str] = "secret.excluded"
     service: ClassVar[str] = "platform"
 
-    secret: VariableName
+    secret: SecretName
     since: AwareDatetime
     until: AwareDatetime
     """The first moment at which it is to be believed again: when its value was changed."""

@@ -43,6 +43,10 @@ RANKS: dict[Status, int] = {
 }
 SET_ASIDE: frozenset[str] = frozenset(("discarded", "redacted"))
 """By an operator's will: nothing of it is folded, whatever code may make of it."""
+SECRET_EXCLUDED = "secret_excluded"  # noqa: S105  # a reason
+"""Discarded, because the secret that vouched for it had leaked: said of the message, not of its body."""
+EXCLUDED_RANK = (RANKS["projected"], 1)
+"""Of those: further than projected, less than a conflict, which the message that stands first makes of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +62,7 @@ class DeliveryRow:
     verified_by: Annotated[str | None, OF_THE_FIRST] = None
     """Name of the secret that vouched for it, never its value."""
     body_bytes: Annotated[int | None, FACT] = None
-    received_at: Annotated[datetime | None, EARLIEST] = None
+    received_at: Annotated[datetime | None, OF_THE_FIRST] = None
     stream_seq: Annotated[int | None, EARLIEST] = None
     last_seq: Annotated[int | None, GREATEST] = None
     version: Annotated[Version, VERSION] = ()

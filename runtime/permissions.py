@@ -34,9 +34,10 @@ API = "$JS.API"
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Subjects that a user may publish to; it may subscribe to its own inbox only."""
+    """Subjects that a user may publish to, but for those of `deny`; it may subscribe to its own inbox only."""
 
     publish: tuple[str, ...]
+    deny: tuple[str, ...] = ()
 
 
 def inbox_prefix(user: str) -> str:
@@ -88,7 +89,9 @@ USERS: Mapping[str, Permissions] = {
             f"$O.{BODIES}.>",
             f"{API}.STREAM.INFO.{DELIVERIES}",
             *_READ_BODIES,
-        )
+        ),
+        # What operators say of deliveries and of secrets: who stores what senders say must not say it for them.
+        deny=("deliveries.odooops.delivery.>", "deliveries.odooops.secret.>"),
     ),
     "projector": Permissions(
         publish=(
@@ -127,24 +130,24 @@ def users_block(passwords: Mapping[str, str]) -> str:
 
     Whoever has a password and is none of USERS is a subscriber.
     """
-    services = {user: permissions.publish for user, permissions in USERS.items() if user != OPERATOR}
-    services |= {name: subscriber(name).publish for name in passwords if name not in USERS}
-    exported = sorted({_EXISTENCE}.union(*services.values()))
+    services = {user: permissions for user, permissions in USERS.items() if user != OPERATOR}
+    services |= {name: subscriber(name) for name in passwords if name not in USERS}
+    exported = sorted({_EXISTENCE}.union(*(permissions.publish for permissions in services.values())))
     lines = [
         "accounts {",
         f"  {LOG_ACCOUNT} {{",
         "    jetstream: enabled",
-        *_user(OPERATOR, passwords[OPERATOR], USERS[OPERATOR].publish, ">"),
+        *_user(OPERATOR, passwords[OPERATOR], USERS[OPERATOR], ">"),
         "    exports: [",
         *(f"      {{ service: {json.dumps(subject)}{_answers(subject)} }}" for subject in exported),
         "    ]",
         "  }",
     ]
-    for user, publish in services.items():
-        imported = sorted({_EXISTENCE, *publish})
+    for user, permissions in services.items():
+        imported = sorted({_EXISTENCE, *permissions.publish})
         lines += [
             f"  {user.upper()} {{",
-            *_user(user, passwords[user], publish, f"{inbox_prefix(user)}.>"),
+            *_user(user, passwords[user], permissions, f"{inbox_prefix(user)}.>"),
             "    imports: [",
             *(
                 f"      {{ service: {{ account: {LOG_ACCOUNT}, subject: {json.dumps(subject)} }} }}"
@@ -156,13 +159,14 @@ def users_block(passwords: Mapping[str, str]) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def _user(user: str, password: str, publish: Sequence[str], subscribe: str) -> list[str]:
+def _user(user: str, password: str, permissions: Permissions, subscribe: str) -> list[str]:
+    denied = f", deny: {json.dumps(permissions.deny)}" if permissions.deny else ""
     quoted = password if password.startswith("$") else json.dumps(password)
     return [
         f'    users: [{{ user: "{user}", password: {quoted}, permissions: {{',
         "      publish: { allow: [",
-        *(f"        {json.dumps(subject)}" for subject in publish),
-        "      ] }",
+        *(f"        {json.dumps(subject)}" for subject in permissions.publish),
+        f"      ]{denied} }}",
         f"      subscribe: {{ allow: [{json.dumps(subscribe)}] }}",
         "    } }]",
     ]

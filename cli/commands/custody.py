@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from cli.asked import LIST_MAX
 from cli.options import AsJson, DataDir, servers
 from runtime.settings import DEFAULT_DATA_DIR
+
+AUDIT_DEFAULT = 20
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("redact")(redact_command)
+    secrets_app = typer.Typer(
+        help="The secrets of webhooks: what each vouched for.", no_args_is_help=True, rich_markup_mode=None
+    )
+    app.add_typer(secrets_app, name="secrets")
+    secrets_app.command("audit")(audit_command)
 
 
 def redact_command(
@@ -45,3 +54,58 @@ def redact_command(
         raise typer.BadParameter("--why is empty: the ledger keeps why something was erased")
     wanted = redact.Wanted(ref, delivery, why.strip(), dry_run, yes)
     asyncio.run(redact.run(servers(context, data_dir), wanted, as_json))
+
+
+def audit_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As verified_by has it; never a value.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only received since: an age like 90m or 2d, an ISO time, or beginning."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only received before: an age or an ISO time.  [default: now]")
+    ] = None,
+    exclude: Annotated[
+        bool,
+        typer.Option("--exclude", help="No longer believe them: discard them, and fold anew without them."),
+    ] = False,
+    why: Annotated[str | None, typer.Option(help="Why they are excluded; it is kept.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --exclude: show what would change, and do nothing.")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option(min=1, max=LIST_MAX, help="How many of each list are shown.")
+    ] = AUDIT_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Show which deliveries a secret vouched for, and what rests on them.
+
+    When one has leaked: set the new value first, in the file of the secret, which is read again within a second.
+    Then exclude what the old one vouched for since it may have been known, until the value was changed. Leave --until
+    out where that was just now. What comes later under the same name counts.
+
+    As in: odooops secrets audit GITHUB_WEBHOOK_SECRET --since 2d --exclude --why "it stood in a build log"
+
+    Nothing leaves the log. An exclusion cannot be taken back.
+    """
+    from cli import secrets
+    from services.projector.leak import Span
+
+    if (why or dry_run) and not exclude:
+        raise typer.BadParameter("--why and --dry-run belong to --exclude")
+    if exclude and since is None:
+        raise typer.BadParameter(
+            "--exclude needs --since: when may it have leaked first? Or --since beginning"
+        )
+    if exclude and not dry_run and not (why or "").strip():
+        raise typer.BadParameter("--exclude needs --why")
+    now = datetime.now(UTC)
+    span = Span(name, secrets.moment(since, now, "--since"), secrets.moment(until, now, "--until"))
+    reached = servers(context, data_dir)
+    if exclude:
+        work = secrets.exclude(reached, span, why or "", limit, dry_run=dry_run, as_json=as_json)
+        asyncio.run(work)
+    else:
+        asyncio.run(secrets.audit(reached, span, limit, as_json))

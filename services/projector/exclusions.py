@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from services.projector.understand import Understood
-
-SECRET_EXCLUDED = "secret_excluded"  # noqa: S105  # a reason in the ledger
+from read_models.deliveries import SECRET_EXCLUDED
+from services.projector.understand import REFOLD_IMPOSSIBLE, Understood
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +26,12 @@ class Exclusion:
 def believed(understood: Understood, exclusions: Sequence[Exclusion]) -> Understood:
     """`understood`, or where an exclusion covers it the same delivery with nothing to fold and nothing to publish.
 
-    What it was about stays known: that is what has to be looked at after a leak.
+    What it was about stays known: that is what has to be looked at after a leak. One that could not take its place
+    counts for nothing anyhow, and stays parked.
     """
     delivery = understood.delivery
-    if not any(each.covers(delivery.verified_by, delivery.received_at) for each in exclusions):
+    covered = any(each.covers(delivery.verified_by, delivery.received_at) for each in exclusions)
+    if not covered or understood.reason == REFOLD_IMPOSSIBLE:
         return understood
     return replace(
         understood,

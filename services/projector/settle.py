@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from read_models.deliveries import RANKS, SET_ASIDE, DeliveryRow
+from read_models.deliveries import RANKS, SECRET_EXCLUDED, SET_ASIDE, DeliveryRow
 from services.projector.understand import REFOLD_IMPOSSIBLE, Understood, copy_row, in_conflict, ledger_row
 
 Identity = tuple[str, str]
@@ -25,6 +25,12 @@ class Known:
     stream_seq: int
     status: str
     refs: tuple[str, ...]
+    reason: str | None = None
+
+    @property
+    def set_aside(self) -> bool:
+        """Whether an operator has set aside this very body. A leaked secret says nothing of the body."""
+        return self.status in SET_ASIDE and self.reason != SECRET_EXCLUDED
 
 
 @dataclass(slots=True)
@@ -72,7 +78,7 @@ def _settle_identity(
     first_seq, first_body = min(
         [(first.seq, first.body_sha256), *((row.stream_seq, row.body_sha256) for row in known)]
     )
-    aside = any(row.body_sha256 == first_body and row.status in SET_ASIDE for row in known)
+    aside = any(row.body_sha256 == first_body and row.set_aside for row in known)
     for understood in group:
         delivery = understood.delivery
         if delivery.seq == first_seq and not aside:

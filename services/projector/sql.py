@@ -9,12 +9,11 @@ from typing import Any
 import orjson
 from sqlalchemy import TextClause, text
 
-from read_models.deliveries import RANKS
+from read_models.deliveries import EXCLUDED_RANK, SECRET_EXCLUDED
 from read_models.merge import merge_sql
 from read_models.port import ReadModel
 from read_models.registry import AUDIT, EXCLUSIONS, LEDGER, READ_MODELS
 from read_models.table import SCHEMA
-from services.projector.exclusions import SECRET_EXCLUDED
 from services.projector.understand import REFOLD_IMPOSSIBLE
 
 ALWAYS = frozenset((LEDGER.name, EXCLUSIONS.name))
@@ -36,6 +35,7 @@ class Sql:
     marks: TextClause
     still_folded: TextClause
     exclusions: TextClause
+    covered: TextClause
     exclude: TextClause
     restate: TextClause
     clears: Mapping[str, TextClause]
@@ -48,6 +48,11 @@ class Sql:
             model for model in READ_MODELS if not models or model.name in models or model.name in ALWAYS
         )
         keys = "json_to_recordset(CAST(:keys AS json)) AS s(source text, identity text"
+        covered = (
+            "d.verified_by = :secret AND d.received_at >= :since AND d.received_at < :until"
+            " AND d.status IN ('projected', 'parked', 'ignored')"
+            f" AND d.reason IS DISTINCT FROM '{REFOLD_IMPOSSIBLE}'"
+        )
         entry = "d.source, d.identity, d.body_sha256, d.stream_seq, d.status, d.reason, d.refs, d.event_count"
         return cls(
             schema=schema,
@@ -57,7 +62,7 @@ class Sql:
                 for model in chosen
             },
             known=text(
-                "SELECT d.source, d.identity, d.body_sha256, d.stream_seq, d.status, d.refs"
+                "SELECT d.source, d.identity, d.body_sha256, d.stream_seq, d.status, d.refs, d.reason"
                 f" FROM {keys}) JOIN {ledger} AS d ON d.source = s.source AND d.identity = s.identity"
                 f" WHERE d.reason IS DISTINCT FROM '{REFOLD_IMPOSSIBLE}'"
             ),
@@ -78,11 +83,11 @@ class Sql:
                 f" JOIN {ledger} AS d USING (source, identity, body_sha256) WHERE d.status = 'projected'"
             ),
             exclusions=text(f"SELECT secret, since, until FROM {schema}.{EXCLUSIONS.name}"),
+            covered=text(f"SELECT d.stream_seq, d.refs FROM {ledger} AS d WHERE {covered}"),
             exclude=text(
-                f"UPDATE {ledger} AS d SET version = ARRAY[-d.stream_seq, {RANKS['discarded']}],"
+                f"UPDATE {ledger} AS d SET version = ARRAY[-d.stream_seq, {', '.join(map(str, EXCLUDED_RANK))}],"
                 f" status = 'discarded', reason = '{SECRET_EXCLUDED}', event_count = 0"
-                " WHERE d.verified_by = :secret AND d.received_at >= :since AND d.received_at < :until"
-                " AND d.status IN ('projected', 'parked', 'ignored') RETURNING d.refs"
+                f" WHERE {covered} RETURNING d.refs"
             ),
             restate=text(
                 f"UPDATE {ledger} AS t SET version = s.version, status = s.status, reason = s.reason,"

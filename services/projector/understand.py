@@ -14,7 +14,7 @@ from contracts.observation import is_observed
 from contracts.text import clean
 from contracts.version import from_micros, micros, version
 from providers.port import Ignored, Source, Unintelligible
-from read_models.deliveries import RANKS, DeliveryRow, Status
+from read_models.deliveries import EXCLUDED_RANK, RANKS, SECRET_EXCLUDED, DeliveryRow, Status
 from read_models.port import Statement
 from read_models.registry import FOLDS
 from runtime.streams import EVENT_BYTES_MAX, FUTURE_S_MAX, REF_BYTES_MAX
@@ -195,10 +195,11 @@ def copy_row(delivery: Delivery, tried_at: datetime | None) -> DeliveryRow:
 
 def ledger_row(understood: Understood, tried_at: datetime | None) -> DeliveryRow:
     """The ledger's row of `understood`: where it stands, and what became of it."""
+    rank = EXCLUDED_RANK if understood.reason == SECRET_EXCLUDED else (RANKS[understood.status],)
     return replace(
         copy_row(understood.delivery, tried_at),
         body_bytes=understood.body_bytes,
-        version=(-understood.delivery.seq, RANKS[understood.status]),
+        version=(-understood.delivery.seq, *rank),
         status=understood.status,
         reason=understood.reason,
         refs=list(understood.refs),

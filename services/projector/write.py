@@ -95,9 +95,9 @@ class Gathered:
     taken: dict[int, int] = field(default_factory=dict)
     """The deliveries that are in it, by sequence, each with a mark of what the ledger said of it."""
 
-    def stands(self, marks: Mapping[int, int]) -> bool:
-        """Whether the ledger still says the same of all that is in it; more may have come."""
-        return all(marks.get(seq) == mark for seq, mark in self.taken.items())
+    def stands(self, refs: Collection[str], marks: Mapping[int, int]) -> bool:
+        """Whether it is of all `refs`, and the ledger still says the same of all that is in it; more may have come."""
+        return self.refs.issuperset(refs) and all(marks.get(seq) == mark for seq, mark in self.taken.items())
 
 
 @dataclass(frozen=True)
@@ -134,22 +134,42 @@ class Writer:
                     raise _NeedsTheLockAlone
                 new = await self._merge(connection, batch, settled, ledger=ledger)
         except _NeedsTheLockAlone:
+            ready = await self._ahead(batch)
             async with self.engine.begin() as connection:
                 await own_fold_lock(connection)
-                return await self.fold_alone(connection, batch, tried_at, ledger=ledger)
+                return await self.fold_alone(connection, batch, tried_at, ready, ledger=ledger)
         return Folded(settled.fold, new)
+
+    async def _ahead(self, batch: Sequence[Understood]) -> Gathered | None:
+        """What the refold that `batch` asks for will need, gathered before it holds anybody up.
+
+        None where the log lacks something: only with the lock is it known whether that is still asked for.
+        """
+        async with self.engine.connect() as connection:
+            settled = await self._settle(connection, batch, None)
+            refs = settled.refold | await self._folded_against_will(connection, settled.fold)
+            out = {event.seq for event in _events(settled.fold, SetAside)}
+            for event in _events(settled.fold, SecretExcluded):
+                for row in await connection.execute(self.sql.covered, _span(event)):
+                    refs.update(row.refs or ())
+                    out.add(row.stream_seq)
+            try:
+                return await self.gather(connection, refs, without=out)
+            except (LogTrimmed, UnreadableDelivery):
+                return None
 
     async def fold_alone(
         self,
         connection: AsyncConnection,
         batch: Sequence[Understood],
         tried_at: datetime | None = None,
+        ready: Gathered | None = None,
         *,
         ledger: bool = True,
     ) -> Folded:
         """Fold a batch in the caller's transaction, during which nobody else writes the schema.
 
-        Without `tried_at` it does not count as a try.
+        Without `tried_at` it does not count as a try. `ready` is what was gathered for it before.
         """
         settled = await self._settle(connection, batch, tried_at)
         discarded = await self._folded_against_will(connection, settled.fold, DeliveryDiscarded)
@@ -157,7 +177,7 @@ class Writer:
         new = await self._merge(connection, batch, settled, ledger=ledger)
         refs = settled.refold | discarded | await self._exclude(connection, settled.fold)
         if refs:
-            await self.replace(connection, await self.gather(connection, refs))
+            await self.replace(connection, await self.gather(connection, refs, (), ready))
         if erased := redacted - refs:
             # What is to be erased goes, though other deliveries of the same refs cannot be read any more.
             await self.replace(connection, await self.gather(connection, erased, missing_ok=True))
@@ -235,7 +255,7 @@ class Writer:
             wanted |= ready.refs
         for _ in range(REFOLD_ROUNDS_MAX):
             marks = await self._marks(connection, wanted, asked, without)
-            gathered = ready if ready is not None and ready.stands(marks) else Gathered(wanted)
+            gathered = ready if ready is not None and ready.stands(wanted, marks) else Gathered(wanted)
             ready, grown = None, set[str]()
             for part in _parts(sorted(marks.keys() - gathered.taken.keys())):
                 entries = [Entry(*row) for row in await connection.execute(self.sql.entries, {"seqs": part})]
@@ -311,7 +331,7 @@ class Writer:
         ]
         found: dict[Identity, list[Known]] = {}
         for row in await connection.execute(self.sql.known, {"keys": as_json(keys)}):
-            known = Known(row.body_sha256, row.stream_seq, row.status, tuple(row.refs or ()))
+            known = Known(row.body_sha256, row.stream_seq, row.status, tuple(row.refs or ()), row.reason)
             found.setdefault((row.source, row.identity), []).append(known)
         return settle(batch, found, tried_at)
 
@@ -336,9 +356,7 @@ class Writer:
         """Discard what the leaked secrets of a batch vouched for; the refs of what was discarded."""
         refs: set[str] = set()
         for event in _events(folded, SecretExcluded):
-            assert isinstance(event, SecretExcluded)
-            values = {"secret": event.secret, "since": event.since, "until": event.until}
-            for row in await connection.execute(self.sql.exclude, values):
+            for row in await connection.execute(self.sql.exclude, _span(event)):
                 refs.update(row.refs or ())
         return refs
 
@@ -423,6 +441,10 @@ def _events(folded: Iterable[Understood], *types: type) -> list[Any]:
         for statement in understood.statements
         if isinstance(statement.event, types)
     ]
+
+
+def _span(event: SecretExcluded) -> dict[str, Any]:
+    return {"secret": event.secret, "since": event.since, "until": event.until}
 
 
 def _by_will(understood: Understood) -> bool:

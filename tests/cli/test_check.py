@@ -94,6 +94,10 @@ def test_the_findings_are_there_for_programs(tmp_path: Path, capsys: pytest.Capt
         (GITHUB + "unsigned: true\n", ": github proves who it is: remove unsigned"),
         (GITHUB.replace("endpoint:", "# endpoint:"), ": github needs an endpoint"),
         (
+            GITHUB.replace("endpoint:", "# endpoint:") + "provider: odooops\n",
+            ": only the source odooops speaks for OdooOps",
+        ),
+        (
             GITHUB.replace("[FIRST, SECOND]", "[]"),
             ":2: secrets: name one, without any its door stays shut",
         ),
@@ -109,6 +113,7 @@ def test_the_findings_are_there_for_programs(tmp_path: Path, capsys: pytest.Capt
         "an unknown provider",
         "unsigned without need",
         "no endpoint",
+        "somebody who speaks for us",
         "no secret named",
         "polled too often",
     ],

@@ -6,6 +6,7 @@ import pytest
 from nats.aio.msg import Msg
 from nats.js.errors import APIError
 
+from contracts.ledger import DeliveryDiscarded, DeliveryRedacted, SecretExcluded
 from runtime import bus, streams
 from runtime.bus import Message
 from runtime.permissions import USERS, inbox_prefix
@@ -136,6 +137,30 @@ async def test_a_body_written_again_under_its_name_changes_nothing(house: House)
         await ingest.js.publish(bus.description_subject(name), b'{"nuid": "other", "chunks": 0}')
     async with house.enter("projector") as projector:
         assert LARGE == (await bus.read_delivery(projector.js, seq)).body
+
+
+OPERATORS_WORDS = tuple(
+    f"deliveries.odooops.{word.type}" for word in (DeliveryDiscarded, DeliveryRedacted, SecretExcluded)
+)
+
+
+async def test_ingest_says_nothing_in_the_operators_name(house: House) -> None:
+    async with house.enter("ingest") as ingest:
+        assert [] == [subject for subject in OPERATORS_WORDS if await ingest.may_publish(subject)]
+        assert await ingest.may_publish("deliveries.odooops.backup.started")
+    assert 1 == await house.count(DELIVERIES)
+    assert all([await house.operator.may_publish(subject) for subject in OPERATORS_WORDS])
+    assert 1 + len(OPERATORS_WORDS) == await house.count(DELIVERIES)
+
+
+async def test_no_answer_to_ingest_is_stored_in_the_operators_name(house: House) -> None:
+    async with house.enter("ingest") as ingest:
+        for subject in OPERATORS_WORDS:
+            await ingest.nc.publish(f"$JS.API.STREAM.INFO.{DELIVERIES}", b"", reply=subject)
+            await ingest.nc.publish("deliveries.github.ping", b"{}", reply=subject)
+        # Answered where we hear it: the others were answered before.
+        await bus.store_delivery(ingest.js, delivery("last", SMALL))
+    assert len(OPERATORS_WORDS) + 1 == await house.count(DELIVERIES)
 
 
 async def test_the_projector_pulls_reads_acknowledges_and_publishes_events(house: House) -> None:
