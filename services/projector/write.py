@@ -100,6 +100,14 @@ class Gathered:
         return self.refs.issuperset(refs) and all(marks.get(seq) == mark for seq, mark in self.taken.items())
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What was gathered before the lock: for refs that must be whole, and for those of what is to be erased."""
+
+    kept: Gathered | None
+    erased: Gathered
+
+
 @dataclass(frozen=True)
 class Writer:
     """What folding needs: a database, the statements for a schema, today's sources, and the log to read back from."""
@@ -140,30 +148,31 @@ class Writer:
                 return await self.fold_alone(connection, batch, tried_at, ready, ledger=ledger)
         return Folded(settled.fold, new)
 
-    async def _ahead(self, batch: Sequence[Understood]) -> Gathered | None:
-        """What the refold that `batch` asks for will need, gathered before it holds anybody up.
-
-        None where the log lacks something: only with the lock is it known whether that is still asked for.
-        """
+    async def _ahead(self, batch: Sequence[Understood]) -> Ready:
+        """What the refolds that `batch` asks for will need, gathered before they hold anybody up."""
         async with self.engine.connect() as connection:
             settled = await self._settle(connection, batch, None)
-            refs = settled.refold | await self._folded_against_will(connection, settled.fold)
+            refs = settled.refold | await self._folded_against_will(
+                connection, settled.fold, DeliveryDiscarded
+            )
+            erased = await self._folded_against_will(connection, settled.fold, DeliveryRedacted)
             out = {event.seq for event in _events(settled.fold, SetAside)}
             for event in _events(settled.fold, SecretExcluded):
                 for row in await connection.execute(self.sql.covered, _span(event)):
                     refs.update(row.refs or ())
                     out.add(row.stream_seq)
             try:
-                return await self.gather(connection, refs, without=out)
+                kept = await self.gather(connection, refs, without=out)
             except (LogTrimmed, UnreadableDelivery):
-                return None
+                kept = None  # only with the lock is it known whether that is still asked for
+            return Ready(kept, await self.gather(connection, erased - refs, without=out, missing_ok=True))
 
     async def fold_alone(
         self,
         connection: AsyncConnection,
         batch: Sequence[Understood],
         tried_at: datetime | None = None,
-        ready: Gathered | None = None,
+        ready: Ready | None = None,
         *,
         ledger: bool = True,
     ) -> Folded:
@@ -177,10 +186,12 @@ class Writer:
         new = await self._merge(connection, batch, settled, ledger=ledger)
         refs = settled.refold | discarded | await self._exclude(connection, settled.fold)
         if refs:
-            await self.replace(connection, await self.gather(connection, refs, (), ready))
+            kept = ready.kept if ready else None
+            await self.replace(connection, await self.gather(connection, refs, (), kept))
         if erased := redacted - refs:
             # What is to be erased goes, though other deliveries of the same refs cannot be read any more.
-            await self.replace(connection, await self.gather(connection, erased, missing_ok=True))
+            rest = ready.erased if ready else None
+            await self.replace(connection, await self.gather(connection, erased, (), rest, missing_ok=True))
         return Folded(settled.fold, new)
 
     async def refold(
