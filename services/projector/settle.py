@@ -53,6 +53,7 @@ def settle(
         # One that could not take its place does not count as the first: the later body stands.
         stuck = [each for each in group if each.reason == REFOLD_IMPOSSIBLE]
         settled.ledger += [ledger_row(each, tried_at) for each in stuck]
+        settled.fold += stuck
         group = [each for each in group if each.reason != REFOLD_IMPOSSIBLE]
         if not group:
             continue
