@@ -269,6 +269,7 @@ async def _alone(connection: AsyncConnection) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        await connection.rollback()
         await connection.execute(_UNLOCK, {"key": postgres.RETRY_LOCK})
 
 
