@@ -417,10 +417,12 @@ async def test_a_retry_at_the_start_ends_when_the_process_is_to_stop(
     await store(broker, [OPENED])
     await park_all(broker, engine)
     projector = starting(broker, engine)
-    projector.stopping.set()
     async with asyncio.timeout(DEADLINE_S), engine.begin() as other:
-        await postgres.own_fold_lock(other)  # it could not write before this ends
-        await projector.look_at_parked(unpark=True)
+        await postgres.own_fold_lock(other)  # it cannot write before this ends
+        looking = asyncio.create_task(projector.look_at_parked(unpark=True))
+        await until(lambda: _waits(engine), "the retry waits for the lock")
+        projector.stopping.set()
+        await looking
 
     assert 1 == await count(engine, "deliveries", "status = 'parked'")
 
@@ -442,6 +444,17 @@ async def test_the_process_retries_by_its_flag(
     finally:
         process.send_signal(signal.SIGTERM)
         assert 0 == await asyncio.wait_for(process.wait(), DEADLINE_S)
+
+
+async def _waits(engine: AsyncEngine) -> bool:
+    async with engine.connect() as connection:
+        found = await connection.execute(
+            text(
+                "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+                " WHERE NOT granted AND datname = current_database()"
+            )
+        )
+        return bool(found.scalar_one())
 
 
 async def _projected(engine: AsyncEngine) -> bool:
