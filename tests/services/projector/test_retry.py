@@ -21,13 +21,15 @@ from providers.port import Source
 from runtime import postgres, streams
 from services.projector import fingerprint
 from services.projector.app import Projector
-from services.projector.rebuild import rebuild
+from services.projector.rebuild import Progress, rebuild
 from services.projector.retry import (
     NOT_IN_THE_LOG,
+    PORTION_COUNT,
     Outcome,
     RetryRunning,
     Selection,
     discard,
+    look,
     portions,
     retry,
     today,
@@ -302,6 +304,33 @@ async def test_what_a_retry_did_not_come_to_publish_is_published_by_the_next(
     outcome = await retried(broker, database)
 
     assert outcome.events == len(await facts(broker)) == await count(engine, "platform_events") > 0
+
+
+class Interrupted(Exception):
+    """somebody does not want to wait"""
+
+
+async def test_an_interrupted_retry_keeps_what_it_has_done_and_the_next_goes_on(
+    broker: Broker, database: Database, engine: AsyncEngine
+) -> None:
+    pushed = delivery("push", body("push.00"), 0)
+    await store_batch(broker, [replace(pushed, identity=f"guid-{n}") for n in range(PORTION_COUNT + 7)])
+    await park_all(broker, engine)
+    told = []
+
+    def interrupt(progress: Progress) -> None:
+        told.append((progress.done, progress.total))
+        raise Interrupted
+
+    async with working(broker, database) as work:
+        looked = await look(work, ALL, newest_first=True, count_max=PORTION_COUNT + 3)
+        with pytest.raises(Interrupted):
+            await retry(replace(work, tell=interrupt), ALL, Outcome())
+    assert PORTION_COUNT + 3 == looked.total
+    assert [(PORTION_COUNT, PORTION_COUNT + 7)] == told
+    assert PORTION_COUNT == await count(engine, "deliveries", "status = 'projected'")
+
+    assert 7 == (await retried(broker, database)).count("projected")
 
 
 async def test_of_two_retries_at_once_the_second_is_refused(
