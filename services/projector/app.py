@@ -139,8 +139,11 @@ class Projector:
         Ends at once when the process is to stop: whatever a retry has done by then is done.
         """
         looking = asyncio.create_task(self._unpark() if unpark else self._count_parked())
-        await process.before_stop(looking, self.stopping)
-        await asyncio.wait({looking})
+        try:
+            await process.before_stop(looking, self.stopping)
+        finally:
+            looking.cancel()
+            await asyncio.wait({looking})
         error = None if looking.cancelled() else looking.exception()
         if isinstance(error, retry.RetryRunning):
             self.log.info("the parked deliveries are being retried already")
