@@ -59,7 +59,7 @@ class NoSuchDelivery(Trouble):
 
 async def list_(servers: Servers, filters: Filters, as_json: bool) -> None:
     """Print the newest deliveries first."""
-    await _require_source(servers, filters.source)
+    await require_source(servers, filters.source)
     rows = await _ask(
         servers,
         _LIST,
@@ -102,8 +102,8 @@ def listed(row: dict[str, Any]) -> tuple[object, ...]:
 async def show(servers: Servers, name: str, as_json: bool, raw: bool) -> None:
     """Print what the ledger says of a delivery, and the delivery itself as the log holds it."""
     require_name(name)
-    known, doubt = await _known(servers, name)
-    sequences = [int(name)] if is_sequence(name) else [row["stream_seq"] for row in known]
+    entries, doubt = await known(servers, name)
+    sequences = [int(name)] if is_sequence(name) else [row["stream_seq"] for row in entries]
     if not sequences and doubt is not None:
         raise DatabaseAway(f"{doubt}; without the ledger a delivery is found by its sequence only")
     if not sequences:
@@ -111,20 +111,20 @@ async def show(servers: Servers, name: str, as_json: bool, raw: bool) -> None:
             f"the ledger has no delivery {name}: see `odooops deliveries list`, or the projector has not come "
             "to it yet (`odooops status` shows the lag)"
         )
-    stored = [await _stored(servers, seq) for seq in sequences]
-    if not known and isinstance(stored[0], str):
-        raise NoSuchDelivery(f"{doubt or f'the ledger has no delivery {name}'}; of the log: {stored[0]}")
+    found = [await stored(servers, seq) for seq in sequences]
+    if not entries and isinstance(found[0], str):
+        raise NoSuchDelivery(f"{doubt or f'the ledger has no delivery {name}'}; of the log: {found[0]}")
     if raw:
-        _write_raw(stored)
+        _write_raw(found)
         return
-    rows: list[dict[str, Any] | None] = [*known] or [None]
-    pairs = list(zip(rows, stored, strict=False))
+    rows: list[dict[str, Any] | None] = [*entries] or [None]
+    pairs = list(zip(rows, found, strict=False))
     if as_json:
-        terminal.print_json([{"ledger": row, "stored": _as_json(each)} for row, each in pairs])
+        terminal.print_json([{"ledger": row, "stored": stored_as_json(each)} for row, each in pairs])
         return
     for row, each in pairs:
-        _print_ledger(row, doubt)
-        _print_stored(each)
+        print_ledger(row, doubt)
+        print_stored(each)
 
 
 def since(given: str, now: datetime, option: str = "--since") -> datetime:
@@ -146,7 +146,7 @@ def _declared(servers: Servers) -> set[str]:
     return set(ssot.load_providers(reach.ssot_dir(servers.settings)))
 
 
-async def _require_source(servers: Servers, source: str | None) -> None:
+async def require_source(servers: Servers, source: str | None) -> None:
     """Raise BadSettings where `source` is none of the providers and the ledger has nothing of it either."""
     declared = _declared(servers)
     if source is None or source in declared:
@@ -177,7 +177,7 @@ async def _ask(servers: Servers, statement: str, values: dict[str, Any]) -> list
         return [dict(row) for row in found.mappings()]
 
 
-async def _known(servers: Servers, name: str) -> tuple[list[dict[str, Any]], str | None]:
+async def known(servers: Servers, name: str) -> tuple[list[dict[str, Any]], str | None]:
     """The ledger's rows for a delivery, and what kept us from reading them, if anything did."""
     try:
         if is_sequence(name):
@@ -188,7 +188,7 @@ async def _known(servers: Servers, name: str) -> tuple[list[dict[str, Any]], str
         return [], str(error)
 
 
-async def _stored(servers: Servers, seq: int) -> Delivery | str:
+async def stored(servers: Servers, seq: int) -> Delivery | str:
     """The delivery at `seq` of the log, or why it cannot be shown."""
     try:
         async with reach.broker(servers.nats(READER), READER) as client:
@@ -201,7 +201,8 @@ async def _stored(servers: Servers, seq: int) -> Delivery | str:
         return f"the broker did not give it out: {str(error) or type(error).__name__}"
 
 
-def _print_ledger(row: dict[str, Any] | None, doubt: str | None) -> None:
+def print_ledger(row: dict[str, Any] | None, doubt: str | None) -> None:
+    """Print what the ledger says of a delivery; `doubt` is why it could not be asked."""
     out = terminal.console()
     if row is None:
         why = doubt or "it is not in it: the projector has not come to it yet"
@@ -209,7 +210,7 @@ def _print_ledger(row: dict[str, Any] | None, doubt: str | None) -> None:
         return
     out.print(terminal.clean(f"{row['source']}:{row['identity']}"), style="bold")
     again = row["last_seq"] if row["last_seq"] != row["stream_seq"] else None
-    _print_pairs(
+    print_pairs(
         {
             "status": row["status"],
             "reason": row["reason"],
@@ -223,13 +224,14 @@ def _print_ledger(row: dict[str, Any] | None, doubt: str | None) -> None:
     )
 
 
-def _print_stored(stored: Delivery | str) -> None:
+def print_stored(stored: Delivery | str) -> None:
+    """Print a delivery as the log holds it, or why it cannot be shown."""
     out = terminal.console()
     if isinstance(stored, str):
         out.print(terminal.clean(f"of the log: {stored}"), soft_wrap=True)
         out.print()
         return
-    _print_pairs(
+    print_pairs(
         {
             "kind": stored.kind,
             "received": stored.received_at,
@@ -247,7 +249,8 @@ def _print_stored(stored: Delivery | str) -> None:
     out.print()
 
 
-def _print_pairs(pairs: dict[str, object]) -> None:
+def print_pairs(pairs: dict[str, object]) -> None:
+    """Print names and values below each other, without those that are None."""
     for name, value in pairs.items():
         if value is not None:
             line = f"{terminal.clean(name):<{NAME_CHARS}} {terminal.clean(terminal.show(value))}"
@@ -262,7 +265,8 @@ def _readable(body: bytes) -> str:
         return body.decode(errors="backslashreplace")
 
 
-def _as_json(stored: Delivery | str) -> dict[str, Any]:
+def stored_as_json(stored: Delivery | str) -> dict[str, Any]:
+    """The same for programs."""
     if isinstance(stored, str):
         return {"missing": stored}
     return {

@@ -76,11 +76,17 @@ custody.register(app)
 
 
 @app.command("up")
-def up_command(data_dir: DataDir = DEFAULT_DATA_DIR, port: Port = None) -> None:
+def up_command(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    port: Port = None,
+    unpark: Annotated[
+        bool, typer.Option("--unpark", help="Retry the parked deliveries, as `parked retry --all` does.")
+    ] = False,
+) -> None:
     """Start everything and keep it running until Ctrl-C."""
     from cli import up
 
-    up.run(data_dir, port)
+    up.run(data_dir, port, unpark=unpark)
 
 
 @app.command("demo")

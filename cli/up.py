@@ -38,12 +38,12 @@ Then = Callable[[State], Awaitable[None]]
 """What follows once everything is ready."""
 
 
-def run(data_dir: Path, port: int | None, then: Then | None = None) -> None:
-    """Keep everything running on `data_dir` until Ctrl-C or SIGTERM."""
+def run(data_dir: Path, port: int | None, then: Then | None = None, *, unpark: bool = False) -> None:
+    """Keep everything running on `data_dir` until Ctrl-C or SIGTERM; `unpark` retries what is parked."""
     loaded = settings.load()
     folder = data_dir.resolve()
     with state.owned(folder) as descriptor, ExitStack() as held:
-        asyncio.run(_serve(Start(folder, loaded, port, held, descriptor), then))
+        asyncio.run(_serve(Start(folder, loaded, port, held, descriptor, unpark=unpark), then))
 
 
 async def _serve(start: Start, then: Then | None) -> None:
@@ -90,7 +90,14 @@ class Start:
     """One start: what was found out on the way, and the supervisor of what was started."""
 
     def __init__(
-        self, data_dir: Path, loaded: Settings, port: int | None, held: ExitStack, descriptor: int
+        self,
+        data_dir: Path,
+        loaded: Settings,
+        port: int | None,
+        held: ExitStack,
+        descriptor: int,
+        *,
+        unpark: bool = False,
     ) -> None:
         self.data_dir = data_dir
         self.settings = loaded
@@ -101,6 +108,7 @@ class Start:
         self._ssot_dir = reach.ssot_dir(loaded)
         self._sources = sources(ssot.load(self._ssot_dir))
         self._secret_names = [name for source in self._sources.values() for name in source.file.secrets]
+        self._flags = {"projector": ["--unpark"]} if unpark else {}
         self._host = loaded.odooops_host
         self._port = self._choose_port(port)
         self._ops_ports = {service: self._hold(loaded.odooops_ops_host, 0) for service in SERVICES}
@@ -201,7 +209,7 @@ class Start:
         return Child(
             name=name,
             level=LEVEL_SERVICE,
-            argv=_python(f"services.{name}"),
+            argv=[*_python(f"services.{name}"), *self._flags.get(name, ())],
             env=self._env(name, {"ODOOOPS_OPS_PORT": str(ops_port), **own}),
             ready=ready,
         )

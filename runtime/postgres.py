@@ -17,6 +17,8 @@ FOLD_LOCK = 0x0D00_0095
 """Key of the advisory lock that every transaction writing `ops.*` takes shared before it names a table."""
 REBUILD_LOCK = 0x0D00_0096
 """Key of the advisory lock that a rebuild holds for as long as it lives: one at a time."""
+RETRY_LOCK = 0x0D00_0097
+"""Key of the advisory lock that a retry of parked deliveries holds for as long as it lives."""
 OWNER = "odooops_owner"
 """The role that owns `ops` and what is in it."""
 

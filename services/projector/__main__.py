@@ -1,9 +1,16 @@
-"""Starts the projector."""
+"""Starts the projector. With --unpark, what is parked is tried again by the code that starts."""
 
+import argparse
 import sys
+from functools import partial
 
 from runtime import process
 from services.projector.app import main
 
 if __name__ == "__main__":
-    sys.exit(process.run("projector", main))
+    parser = argparse.ArgumentParser(
+        prog="python -m services.projector", description="Folds the log into tables."
+    )
+    parser.add_argument("--unpark", action="store_true", help="retry the parked deliveries")
+    unpark = parser.parse_args().unpark
+    sys.exit(process.run("projector", partial(main, unpark=unpark)))

@@ -11,7 +11,6 @@ import asyncio
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -27,16 +26,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import delivery as wire
 from contracts.delivery import UnreadableDelivery
-from contracts.envelope import to_headers
 from providers.port import Source
 from providers.registry import sources
 from runtime import bus, postgres, process, ssot, streams
-from runtime.bus import BrokerAway, LogTrimmed, Message
+from runtime.bus import BrokerAway, Message
 from runtime.pull import ConsumerGone, Pull
 from runtime.settings import Settings
+from services.projector import fingerprint, retry
+from services.projector.publish import messages, parked_messages
+from services.projector.rebuild import Work
+from services.projector.retry import Outcome, Selection
 from services.projector.sql import Sql
-from services.projector.understand import REFOLD_IMPOSSIBLE, Understood, parked, understand, unreadable
-from services.projector.write import RefoldTooWide, Writer
+from services.projector.understand import Understood, understand, unreadable
+from services.projector.write import CANNOT_BE_WRITTEN, Writer, refused
 
 T = TypeVar("T")
 
@@ -44,6 +46,7 @@ PROJECTED = Counter(
     "odooops_projector_deliveries_total", "Deliveries by what became of them", ["source", "status"]
 )
 PUBLISHED = Counter("odooops_projector_events_total", "Events published", ["type"])
+PARKED = Counter("odooops_projector_parked_total", "Deliveries parked, by the reason", ["source", "reason"])
 OUTAGES = Counter("odooops_projector_outages_total", "Waits for a server that was away", ["server"])
 BATCH_SECONDS = Histogram("odooops_projector_batch_seconds", "From fetched to acknowledged")
 ROW_SECONDS = Histogram(
@@ -52,13 +55,14 @@ ROW_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30, 300, 3600),
 )
 OUTAGE_WAIT_S_MIN = 0.1
+LOOKED_AT_MAX = 10_000
+"""Parked deliveries, the newest, that are read once more when other code starts."""
 
 _BROKER_ERRORS = (nats.errors.Error, APIError, OSError)
-_CANNOT_BE_WRITTEN = (DBAPIError, LogTrimmed, RefoldTooWide, UnreadableDelivery, TypeError)
 
 
-async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
-    """Run until `stopping`."""
+async def main(settings: Settings, log: Any, stopping: asyncio.Event, *, unpark: bool = False) -> None:
+    """Run until `stopping`; with `unpark`, first retry what is parked, beside the work."""
     declared = sources(ssot.load(settings.odooops_ssot_dir))
     leaving = False
 
@@ -81,9 +85,12 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
     projector = Projector(nc, engine, declared, log, stopping)
     try:
         async with process.serve_ops(settings, projector.problems), asyncio.TaskGroup() as group:
+            changed = await projector.begin()
             log.info("running", workers=streams.PROJECTOR_WORKERS)
             for _ in range(streams.PROJECTOR_WORKERS):
                 group.create_task(projector.work())
+            if changed or unpark:
+                group.create_task(projector.look_at_parked(unpark=unpark))
         await projector.pull.close()
     finally:
         leaving = True
@@ -111,6 +118,63 @@ class Projector:
         self._large_bodies = asyncio.Semaphore(streams.LARGE_BODIES_AT_ONCE)
         self.pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, streams.FETCH_COUNT)
         self.writer = Writer(engine, Sql.of(), sources, lambda seq: bus.read_delivery(self.js, seq))
+
+    async def begin(self) -> bool:
+        """Write down which code runs; whether the parked deliveries are to be looked at, since it is other code.
+
+        Before anything is folded: what an empty table will hold is all this code's.
+        """
+        today = fingerprint.fingerprints(self.sources)
+
+        async def write_down() -> bool:
+            async with self.engine.begin() as connection:
+                await fingerprint.begin(connection, today)
+                return await fingerprint.claim(connection, today)
+
+        return bool(await self._patiently("postgres", write_down))
+
+    async def look_at_parked(self, *, unpark: bool) -> None:
+        """Say how many parked deliveries this code understands, and retry them where that is wanted.
+
+        Ends at once when the process is to stop: whatever a retry has done by then is done.
+        """
+        looking = asyncio.create_task(self._unpark() if unpark else self._count_parked())
+        try:
+            await process.before_stop(looking, self.stopping)
+        finally:
+            looking.cancel()
+            await asyncio.wait({looking})
+        error = None if looking.cancelled() else looking.exception()
+        if isinstance(error, retry.RetryRunning):
+            self.log.info("the parked deliveries are being retried already")
+        elif error is not None:
+            self.log.error("cannot look at the parked deliveries", error=f"{type(error).__name__}: {error}")
+
+    async def _count_parked(self) -> None:
+        found = await self._patiently(
+            "postgres",
+            lambda: retry.look(self._beside, Selection(), newest_first=True, count_max=LOOKED_AT_MAX),
+        )
+        if found is not None and found.total:
+            self.log.info(
+                "other code than before: parked deliveries looked at",
+                **_ends(found),
+                hint="odooops parked retry --all" if found.total > found.count("parked") else None,
+            )
+
+    async def _unpark(self) -> None:
+        outcome = Outcome()
+
+        async def attempt() -> bool:
+            await retry.retry(self._beside, Selection(), outcome)
+            return True
+
+        if await self._patiently("postgres", attempt):
+            self.log.info("parked deliveries retried", **_ends(outcome), events=outcome.events)
+
+    @property
+    def _beside(self) -> Work:
+        return Work(self.nc, self.engine, self.sources, lambda progress: None)
 
     async def work(self) -> None:
         """Fetch and handle batches until told to stop; a batch in hand is finished first."""
@@ -143,18 +207,18 @@ class Projector:
         """Write a batch and publish its events; False where the process is to stop before that was done."""
         try:
             folded = await self._patiently("postgres", lambda: self.writer.fold(batch))
-        except _CANNOT_BE_WRITTEN as error:
+        except CANNOT_BE_WRITTEN as error:
             return await self._bisect(batch, error)
         if folded is None:
             return False
-        events = _messages(folded.deliveries)
+        events, of_parked = messages(folded.deliveries), parked_messages(folded.deliveries)
         # One duplicate id refuses a whole atomic batch: events that may have been published go apart.
         new = [event for event in events if event.headers["ce-id"] in folded.new]
         known = [event for event in events if event.headers["ce-id"] not in folded.new]
-        for part in (new, known):
+        for part in (new, known, of_parked):
             if await self._patiently("nats", partial(self._publish, part)) is None:
                 return False
-        self._count(batch, events)
+        self._count(batch, folded.deliveries, [*events, *of_parked])
         return True
 
     async def _bisect(self, batch: Sequence[Understood], error: Exception) -> bool:
@@ -165,16 +229,9 @@ class Projector:
         (poison,) = batch
         if poison.status == "parked":
             raise error  # even the ledger's own row is refused: a bug, not data
-        reason, sentence = REFOLD_IMPOSSIBLE, f"a later body of it stands and cannot be replaced: {error}"
-        if isinstance(error, DBAPIError):
-            state = getattr(error.orig, "sqlstate", None)
-            reason, sentence = "write_refused", f"Postgres refused its rows ({state})"
-        elif isinstance(error, TypeError):
-            reason, sentence = "write_refused", "its rows have no JSON form"
-        self.log.error("parked", delivery=poison.delivery.name, seq=poison.delivery.seq, reason=reason)
-        return await self.fold(
-            [replace(parked(poison.delivery, reason, sentence), body_bytes=poison.body_bytes)]
-        )
+        found = refused(poison, error)
+        self.log.error("parked", delivery=found.delivery.name, seq=found.delivery.seq, reason=found.reason)
+        return await self.fold([found])
 
     async def _publish(self, events: Sequence[Message]) -> bool:
         await bus.publish_all(self.nc, streams.EVENTS, events)
@@ -218,12 +275,17 @@ class Projector:
         except TimeoutError:
             return
 
-    def _count(self, batch: Sequence[Understood], events: Sequence[Message]) -> None:
+    def _count(
+        self, batch: Sequence[Understood], folded: Sequence[Understood], events: Sequence[Message]
+    ) -> None:
         now = datetime.now(UTC)
         for each in batch:
             ROW_SECONDS.observe((now - each.delivery.received_at).total_seconds())
         for (source, status), count in Tally((each.delivery.source, each.status) for each in batch).items():
             PROJECTED.labels(source, status).inc(count)
+        parked = Tally((each.delivery.source, each.reason) for each in folded if each.status == "parked")
+        for (source, reason), count in parked.items():
+            PARKED.labels(source, reason).inc(count)
         for name, count in Tally(event.headers["ce-type"] for event in events).items():
             PUBLISHED.labels(name).inc(count)
 
@@ -247,14 +309,11 @@ class Projector:
         return found
 
 
-def _messages(settled: Sequence[Understood]) -> list[Message]:
-    """The events of a batch, each id once."""
-    events: dict[str, Message] = {}
-    for understood in settled:
-        for statement in understood.statements:
-            headers = to_headers(statement.event, statement.delivery)
-            events.setdefault(headers["ce-id"], Message(statement.event.subject, statement.data, headers))
-    return list(events.values())
+def _ends(outcome: Outcome) -> dict[str, Any]:
+    """What became of deliveries, for a line of the log."""
+    reasons = {str(reason): count for (status, reason), count in outcome.ends.items() if status == "parked"}
+    counts = {status: outcome.count(status) for status in ("projected", "ignored", "parked")}
+    return {"deliveries": outcome.total, **counts, "reasons": reasons}
 
 
 @asynccontextmanager

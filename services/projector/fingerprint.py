@@ -17,6 +17,7 @@ import providers
 import read_models
 from providers.port import Source
 from read_models.registry import LEDGER, READ_MODELS
+from read_models.table import SCHEMA
 
 HERE = Path(__file__).parent
 _COMMON = (
@@ -24,10 +25,18 @@ _COMMON = (
     *(Path(read_models.__path__[0]) / name for name in ("merge.py", "port.py")),
     Path(providers.__path__[0]) / "port.py",
 )
+CODE = "*"
+"""In the place of a model: the code that ran last, all of it."""
 _RECORD = text(
     "INSERT INTO projector.models AS t (model, fingerprint) VALUES (:model, :fingerprint)"
     " ON CONFLICT (model) DO UPDATE SET fingerprint = excluded.fingerprint, since = now()"
     " WHERE t.fingerprint <> excluded.fingerprint"
+)
+_CLAIM = text(f"{_RECORD.text} RETURNING t.model")
+_BEGIN = text(
+    "INSERT INTO projector.models (model, fingerprint) VALUES"
+    f" (:model, CASE WHEN EXISTS (SELECT FROM {SCHEMA}.{LEDGER.name}) THEN '' ELSE :fingerprint END)"
+    " ON CONFLICT (model) DO NOTHING"
 )
 
 
@@ -64,7 +73,9 @@ def _hash(parts: Iterable[str]) -> str:
 
 async def recorded(connection: AsyncConnection) -> dict[str, str]:
     """The hash of what made all rows of a model, by model; empty or missing where that is not known."""
-    rows = await connection.execute(text("SELECT model, fingerprint FROM projector.models"))
+    rows = await connection.execute(
+        text("SELECT model, fingerprint FROM projector.models WHERE model <> :code"), {"code": CODE}
+    )
     return {row.model: row.fingerprint for row in rows}
 
 
@@ -72,3 +83,20 @@ async def record(connection: AsyncConnection, made_by: Mapping[str, str]) -> Non
     """Write down what has made all rows of some models."""
     for model, fingerprint in sorted(made_by.items()):
         await connection.execute(_RECORD, {"model": model, "fingerprint": fingerprint})
+
+
+async def begin(connection: AsyncConnection, today: Mapping[str, str]) -> None:
+    """Write down what makes the rows of models of which nothing is written yet.
+
+    That is today's code where nothing was folded before; else their rows have to be made anew, and who made those
+    that there are is not known.
+    """
+    for model, fingerprint in sorted(today.items()):
+        await connection.execute(_BEGIN, {"model": model, "fingerprint": fingerprint})
+
+
+async def claim(connection: AsyncConnection, today: Mapping[str, str]) -> bool:
+    """Write down which code runs; whether that is other code than ran last. Of several who ask, one is told so."""
+    code = _hash(value for _, value in sorted(today.items()))
+    claimed = await connection.execute(_CLAIM, {"model": CODE, "fingerprint": code})
+    return claimed.first() is not None

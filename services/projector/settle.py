@@ -8,7 +8,7 @@ has set aside keeps its place, and folds nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from read_models.deliveries import RANKS, SECRET_EXCLUDED, SET_ASIDE, DeliveryRow
@@ -59,6 +59,7 @@ def settle(
         # One that could not take its place does not count as the first: the later body stands.
         stuck = [each for each in group if each.reason == REFOLD_IMPOSSIBLE]
         settled.ledger += [ledger_row(each, tried_at) for each in stuck]
+        settled.fold += stuck
         group = [each for each in group if each.reason != REFOLD_IMPOSSIBLE]
         if not group:
             continue
@@ -85,7 +86,9 @@ def _settle_identity(
             settled.ledger.append(ledger_row(understood, tried_at))
             settled.fold.append(understood)
         elif delivery.body_sha256 == first_body:
-            settled.ledger.append(copy_row(delivery, tried_at))
+            # A rebuild hears what was set aside before it comes to the delivery itself: this is all it says of it.
+            copy = replace(copy_row(delivery, tried_at), body_bytes=understood.body_bytes)
+            settled.ledger.append(copy)
         else:
             settled.ledger.append(ledger_row(in_conflict(understood, first_seq), tried_at))
     if known and first.seq < min(row.stream_seq for row in known):

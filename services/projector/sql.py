@@ -38,6 +38,8 @@ class Sql:
     covered: TextClause
     exclude: TextClause
     restate: TextClause
+    intend: TextClause
+    still_parked: TextClause
     clears: Mapping[str, TextClause]
 
     @classmethod
@@ -80,7 +82,7 @@ class Sql:
             ),
             still_folded=text(
                 f"SELECT d.refs FROM {keys}, body_sha256 text)"
-                f" JOIN {ledger} AS d USING (source, identity, body_sha256) WHERE d.status = 'projected'"
+                f" JOIN {ledger} AS d USING (source, identity, body_sha256)"
             ),
             exclusions=text(f"SELECT secret, since, until FROM {schema}.{EXCLUSIONS.name}"),
             covered=text(f"SELECT d.stream_seq, d.refs FROM {ledger} AS d WHERE {covered}"),
@@ -98,6 +100,21 @@ class Sql:
                 " WHERE t.source = s.source AND t.identity = s.identity AND t.body_sha256 = s.body_sha256"
                 " AND (t.status, t.reason, t.refs, t.event_count)"
                 " IS DISTINCT FROM (s.status, s.reason, s.refs, s.event_count)"
+            ),
+            intend=text(
+                f"UPDATE {ledger} AS t SET refs = s.refs"
+                " FROM json_to_recordset(CAST(:rows AS json)) AS s(source text, identity text,"
+                " body_sha256 text, refs text[])"
+                " WHERE t.source = s.source AND t.identity = s.identity AND t.body_sha256 = s.body_sha256"
+                " AND t.status = 'parked' AND t.refs IS DISTINCT FROM s.refs"
+            ),
+            still_parked=text(
+                f"UPDATE {ledger} AS t SET reason = s.reason, last_error = s.last_error,"
+                " attempts = t.attempts + 1, first_tried_at = COALESCE(t.first_tried_at, now())"
+                " FROM json_to_recordset(CAST(:rows AS json)) AS s(source text, identity text,"
+                " body_sha256 text, reason text, last_error text)"
+                " WHERE t.source = s.source AND t.identity = s.identity AND t.body_sha256 = s.body_sha256"
+                " AND t.status = 'parked'"
             ),
             clears={
                 model.name: text(

@@ -10,11 +10,12 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.delivery import Delivery, UnreadableDelivery
@@ -29,7 +30,7 @@ from runtime.postgres import own_fold_lock, share_fold_lock
 from services.projector.exclusions import Exclusion, believed
 from services.projector.settle import Identity, Known, Settled, identity_of, settle
 from services.projector.sql import Sql, as_json
-from services.projector.understand import Understood, ledger_row, understand
+from services.projector.understand import REFOLD_IMPOSSIBLE, Understood, ledger_row, parked, understand
 
 REFOLD_REFS_MAX = 1_000
 REFOLD_ROUNDS_MAX = 10
@@ -46,12 +47,13 @@ READY_ROUNDS_MAX = 5
 ReadLog = Callable[[int], Awaitable[Delivery]]
 """From a sequence to its delivery, read from the log."""
 
-Publish = Callable[[Sequence[Understood]], Awaitable[None]]
-"""Publishes the events of deliveries and returns when all are stored."""
-
 
 class RefoldTooWide(Exception):
     """more belongs together than one refold takes: rebuild instead"""
+
+
+CANNOT_BE_WRITTEN = (DBAPIError, LogTrimmed, RefoldTooWide, UnreadableDelivery, TypeError)
+"""What folding a batch raises where a delivery of it cannot be written: it is parked by what `refused` says."""
 
 
 class _NeedsTheLockAlone(Exception):
@@ -64,6 +66,10 @@ class Folded:
 
     deliveries: Sequence[Understood]
     new: frozenset[str]
+
+
+Publish = Callable[[Folded], Awaitable[None]]
+"""Publishes the events of deliveries and returns when all are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +130,18 @@ class Writer:
     async def retry(self, batch: Sequence[Understood], publish: Publish) -> Folded:
         """Fold deliveries that were parked; `publish` is called before the ledger says that they are no more.
 
-        So whoever dies on the way has left them parked, and the next try does the same again.
+        So whoever dies on the way has left them parked, and the next try does the same again. Meanwhile the ledger
+        has their refs, by which a discard takes back what is in the tables already.
         """
-        folded = await self._fold(batch, ledger=False)
-        await publish(folded.deliveries)
-        await self._fold(batch, ledger=True)
-        return folded
+        await publish(await self._fold(batch, ledger=False))
+        return await self._fold(batch, ledger=True)
+
+    async def keep_parked(self, batch: Sequence[Understood]) -> None:
+        """Write down that parked deliveries were tried again, and why they stay parked."""
+        rows = [ledger_row(understood, None) for understood in batch]
+        async with self.engine.begin() as connection:
+            await own_fold_lock(connection)
+            await connection.execute(self.sql.still_parked, {"rows": as_json(rows)})
 
     async def _fold(self, batch: Sequence[Understood], *, ledger: bool) -> Folded:
         tried_at = datetime.now(UTC)
@@ -349,7 +361,10 @@ class Writer:
     async def _folded_against_will(
         self, connection: AsyncConnection, folded: Iterable[Understood], word: type[SetAside]
     ) -> set[str]:
-        """The refs of deliveries that are still folded, of which a `word` in the batch says that they are not to be."""
+        """The refs of deliveries that are still folded, of which a `word` in the batch says that they are not to be.
+
+        One whose retry was cut short is folded, too, though the ledger still calls it parked.
+        """
         keys = [
             {
                 "source": event.delivery_source,
@@ -381,6 +396,9 @@ class Writer:
         for understood in settled.fold:
             for name, row in understood.rows:
                 rows.setdefault(name, []).append(row)
+        if not ledger:
+            intended = [ledger_row(understood, None) for understood in settled.fold]
+            await connection.execute(self.sql.intend, {"rows": as_json(intended)})
         return await self.merge_rows(connection, rows)
 
     def _heard(self, batch: Iterable[Understood]) -> list[Freshness]:
@@ -417,6 +435,17 @@ class Writer:
                 if model is AUDIT:
                     new = frozenset(row.event_id for row in merged if row.inserted)
         return new
+
+
+def refused(understood: Understood, error: Exception) -> Understood:
+    """A delivery that cannot be written, parked with the reason that follows from the error."""
+    reason, sentence = REFOLD_IMPOSSIBLE, f"a later body of it stands and cannot be replaced: {error}"
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None)
+        reason, sentence = "write_refused", f"Postgres refused its rows ({state})"
+    elif isinstance(error, TypeError):
+        reason, sentence = "write_refused", "its rows have no JSON form"
+    return replace(parked(understood.delivery, reason, sentence), body_bytes=understood.body_bytes)
 
 
 def _parts(sequences: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import delivery as wire
 from contracts.delivery import Delivery
+from providers.port import Source, Unintelligible
 from runtime import bus, streams
 from runtime.bus import Message
 from services.projector.app import Projector
@@ -73,11 +76,13 @@ async def taken(broker: Broker) -> bool:
 
 
 @asynccontextmanager
-async def projecting(broker: Broker, engine: AsyncEngine, count: int = 1) -> AsyncIterator[list[Projector]]:
+async def projecting(
+    broker: Broker, engine: AsyncEngine, count: int = 1, sources: Mapping[str, Source] = SOURCES
+) -> AsyncIterator[list[Projector]]:
     """`count` projectors at work while the block runs."""
     stopping = asyncio.Event()
     clients = [await bus.connect(broker.url("projector"), "projector") for _ in range(count)]
-    projectors = [Projector(nc, engine, SOURCES, structlog.get_logger(), stopping) for nc in clients]
+    projectors = [Projector(nc, engine, sources, structlog.get_logger(), stopping) for nc in clients]
     async with asyncio.TaskGroup() as group:
         for projector in projectors:
             group.create_task(projector.work())
@@ -89,10 +94,28 @@ async def projecting(broker: Broker, engine: AsyncEngine, count: int = 1) -> Asy
         await nc.close()
 
 
-async def project_all(broker: Broker, engine: AsyncEngine, count: int = 1) -> None:
+async def project_all(
+    broker: Broker, engine: AsyncEngine, count: int = 1, sources: Mapping[str, Source] = SOURCES
+) -> None:
     """Run projectors until the log is drained."""
-    async with projecting(broker, engine, count):
+    async with projecting(broker, engine, count, sources):
         await until(lambda: drained(broker), "the log is drained")
+
+
+def _older(delivery: Delivery, source: Source) -> NoReturn:
+    raise Unintelligible("older_code", "this code cannot read it")
+
+
+OLDER = {
+    name: replace(source, provider=replace(source.provider, normalize=_older))
+    for name, source in SOURCES.items()
+}
+"""The sources as code knows them that understands none of their deliveries."""
+
+
+async def park_all(broker: Broker, engine: AsyncEngine) -> None:
+    """Run a projector of older code until all of the log is parked."""
+    await project_all(broker, engine, sources=OLDER)
 
 
 async def clean_fold(broker: Broker, engine: AsyncEngine) -> Snapshot:
@@ -112,9 +135,14 @@ async def fold_one(broker: Broker, engine: AsyncEngine, seq: int) -> None:
 
 async def event_ids(broker: Broker) -> list[str]:
     """The ids of everything in EVENTS, in order."""
+    return [headers["ce-id"] for headers in await events(broker)]
+
+
+async def events(broker: Broker) -> list[Mapping[str, str]]:
+    """The headers of everything in EVENTS, in order."""
     last = (await broker.js.stream_info(streams.EVENTS)).state.last_seq
     messages = [await broker.js.get_msg(streams.EVENTS, seq) for seq in range(1, last + 1)]
-    return [(message.headers or {})["ce-id"] for message in messages]
+    return [message.headers or {} for message in messages]
 
 
 def environment(broker: Broker, database: Database) -> dict[str, str]:

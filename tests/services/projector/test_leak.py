@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ from services.projector.leak import Span
 from services.projector.rebuild import rebuild
 from services.projector.settle import Known, identity_of, settle
 from services.projector.understand import REFOLD_IMPOSSIBLE, Understood, parked, understand
-from services.projector.write import Writer
+from services.projector.write import Folded, Writer
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT, SOURCES, at, body, delivery
 from tests.servers import Database, Postgres, fresh_database
@@ -195,8 +195,8 @@ async def _retry(folding: Writer, seq: int) -> list[Understood]:
     """What is published when the delivery at `seq` is retried, by a list that is older than the exclusion."""
     published: list[Understood] = []
 
-    async def publish(batch: Sequence[Understood]) -> None:
-        published.extend(each for each in batch if each.statements)
+    async def publish(folded: Folded) -> None:
+        published.extend(each for each in folded.deliveries if each.statements)
 
     await folding.retry([understand(SOURCES, await folding.read_log(seq))], publish)
     return published

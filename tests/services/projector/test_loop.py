@@ -8,21 +8,25 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import delivery as wire
 from contracts.delivery import Delivery
-from runtime import streams
+from contracts.ledger import DeliveryParked
+from runtime import bus, streams
 from runtime.postgres import make_engine
+from services.projector.understand import understand
 from tests.conftest import Broker
-from tests.samples import at, body, delivery, log, paths
+from tests.samples import SOURCES, at, body, delivery, log, paths
 from tests.servers import Database
 from tests.services.projector.running import (
     PLACES,
     clean_fold,
     drained,
     event_ids,
+    events,
     fold_one,
     project_all,
     projecting,
@@ -87,6 +91,35 @@ async def test_a_poison_delivery_in_a_batch_of_100_parks_alone(broker: Broker, e
     assert 100 == await count(engine, "deliveries")
     assert 1 == await count(engine, "deliveries", "status = 'parked'")
     assert 1 == await count(engine, "deliveries", "identity = 'poison' AND reason = 'shape_mismatch'")
+
+
+async def test_what_is_parked_raises_one_event_and_counts_by_its_reason(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    def counted() -> float:
+        labels = {"source": "github", "reason": "shape_mismatch"}
+        return REGISTRY.get_sample_value("odooops_projector_parked_total", labels) or 0.0
+
+    before = counted()
+    poison = delivery("issues", b'{"action": "opened", "issue": 7}', 0, "poison")
+    await store(broker, [poison, at(poison, 0, "another")])
+    await broker.js.publish(poison.subject, poison.body, headers=_without_id(poison))
+    async with projecting(broker, engine) as (projector,):
+        await until(lambda: drained(broker), "the log is drained")
+        again = await bus.read_delivery(broker.js, 1)
+        await projector.fold([understand(SOURCES, again)])  # as after a crash
+
+    said = [await broker.js.get_msg(streams.EVENTS, seq) for seq in (1, 2)]
+
+    assert 2 == len(await events(broker)) == counted() - before - 1
+    assert {"delivery.parked"} == {(each.headers or {})["ce-type"] for each in said}
+    first = DeliveryParked.model_validate_json(said[0].data or b"")
+    assert ("github", "poison", "shape_mismatch", 1) == (
+        first.delivery_source,
+        first.delivery_identity,
+        first.reason,
+        first.seq,
+    )
 
 
 async def test_data_that_postgres_refuses_parks_the_one_delivery_that_holds_it(
@@ -263,3 +296,4 @@ async def test_a_late_earlier_body_whose_rows_cannot_be_made_anew_parks_and_bloc
 
     assert 1 == await count(engine, "deliveries", "stream_seq = 2 AND reason = 'refold_impossible'")
     assert before["work_items"] == (await snapshot(engine))["work_items"]
+    assert 1 == [each["ce-type"] for each in await events(broker)].count("delivery.parked")
