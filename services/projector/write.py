@@ -138,6 +138,7 @@ class Writer:
         Without `tried_at` it does not count as a try.
         """
         settled = await self._settle(connection, batch, tried_at)
+        settled.fold = _still_wanted(settled.fold)
         refs = settled.refold | await self._folded_against_will(connection, settled.fold)
         new = await self._merge(connection, batch, settled, ledger=ledger)
         refs |= await self._exclude(connection, settled.fold)
@@ -351,6 +352,21 @@ def _events(folded: Iterable[Understood], *types: type) -> list[Any]:
         for understood in folded
         for statement in understood.statements
         if isinstance(statement.event, types)
+    ]
+
+
+def _still_wanted(folded: Sequence[Understood]) -> list[Understood]:
+    """Those of a batch that no word in the same batch sets aside."""
+    aside = {
+        (event.delivery_source, event.delivery_identity, event.body_sha256): event.seq
+        for event in _events(folded, DeliveryDiscarded, DeliveryRedacted)
+        if isinstance(event, SetAside)
+    }
+    return [
+        each
+        for each in folded
+        if (seq := aside.get((*identity_of(each), each.delivery.body_sha256))) is None
+        or each.delivery.seq < seq
     ]
 
 
