@@ -226,6 +226,7 @@ class Replay:
     first_seq: int = 1
     proven_from: int = 1
     taken_over: dict[str, int] = field(default_factory=dict)
+    _left_out: int = 0
     _seeded_for: int = 1
     _stuck: frozenset[int] = frozenset()
     _phase: str = "replaying"
@@ -326,10 +327,14 @@ class Replay:
                 continue
             if self._is_wanted(delivery):
                 found.append(understand(self.work.sources, delivery))
+        if self._left_out:
+            self._tell()
         return found
 
     def _is_wanted(self, delivery: Delivery) -> bool:
-        return self.until.received_at is None or delivery.received_at <= self.until.received_at
+        wanted = self.until.received_at is None or delivery.received_at <= self.until.received_at
+        self._left_out += not wanted
+        return wanted
 
     async def _write(self, batch: Sequence[Understood], *, count: bool) -> None:
         async with self.work.engine.begin() as connection:
@@ -348,9 +353,10 @@ class Replay:
 
     def _tell(self) -> None:
         seconds = monotonic() - self._started
-        rate = self.done / seconds if seconds else 0.0
-        left = max(0, self._total - self.done)
-        self.work.tell(Progress(self._phase, self.done, self._total, rate, left / rate if rate else None))
+        done = self.done + self._left_out
+        rate = done / seconds if seconds else 0.0
+        left = max(0, self._total - done)
+        self.work.tell(Progress(self._phase, done, self._total, rate, left / rate if rate else None))
 
     async def _spare(self) -> None:
         """Wait where it goes faster than it may."""

@@ -43,7 +43,10 @@ _LEDGER_ROWS = (
     f" IN (SELECT ref FROM {{schema}}.{REFS}))"
 )
 _ROWS_OF_REFS = f"{{column}} IN (SELECT ref FROM {{schema}}.{REFS})"
-_HEARD = f" OR ref IS NULL AND source IN (SELECT source FROM {SCHEMA}.{LEDGER.name} WHERE via = 'webhook' AND {TRIMMED})"
+_HEARD = (
+    f" OR ref IS NULL AND source IN (SELECT source FROM {SCHEMA}.{LEDGER.name}"
+    f" WHERE via = 'webhook' AND {TRIMMED})"
+)
 _STUCK = f"SELECT stream_seq FROM {SCHEMA}.{LEDGER.name} WHERE stream_seq >= :first AND reason = '{REFOLD_IMPOSSIBLE}'"
 
 

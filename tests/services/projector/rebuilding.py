@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from contracts.delivery import Delivery
+from contracts.ledger import DeliveryDiscarded, DeliveryRedacted
 from runtime import postgres
 from services.projector.rebuild import Progress, Work
 from tests.conformance.test_every_provider import CASES
 from tests.conftest import Broker
 from tests.samples import SOURCES
 from tests.servers import Database
+
+NOW = datetime.now(UTC)
 
 
 @asynccontextmanager
@@ -35,3 +39,35 @@ def mixed() -> Iterator[Delivery]:
                 case, sample = row[rank]
                 made = case.delivery(sample)
                 yield replace(made, identity=f"{made.identity[:100]}-{rank}", seq=0)
+
+
+def discarded(given: Delivery, seq: int) -> DeliveryDiscarded:
+    """An operator's word that `given`, which stands at `seq`, is not to be folded."""
+    return DeliveryDiscarded(
+        delivery_source=given.source,
+        delivery_identity=given.identity,
+        body_sha256=given.body_sha256,
+        seq=seq,
+        why="a test",
+        occurred_at=NOW,
+    )
+
+
+def redacted(given: Delivery, seq: int) -> DeliveryRedacted:
+    """An operator's word that the body of `given`, which stands at `seq`, was erased."""
+    return DeliveryRedacted(
+        delivery_source=given.source,
+        delivery_identity=given.identity,
+        body_sha256=given.body_sha256,
+        seq=seq,
+        why="a test",
+        occurred_at=NOW,
+        kind=given.kind,
+        via=given.via,
+        verified_by=given.verified_by,
+        received_at=given.received_at,
+        body_bytes=len(given.body),
+        last_seq=seq,
+        last_received_at=given.received_at,
+        refs=["github:a/b#1"],
+    )

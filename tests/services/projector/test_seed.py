@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import delivery as wire
 from contracts.delivery import Delivery
-from contracts.ledger import DeliveryDiscarded, DeliveryRedacted, SecretExcluded
+from contracts.ledger import SecretExcluded
 from contracts.own import delivery_of
 from runtime import postgres, streams
 from services.projector import seed
@@ -21,13 +21,12 @@ from services.projector.rebuild import Busy, Replayed, rebuild
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT, body, delivery
 from tests.servers import Database
-from tests.services.projector.rebuilding import mixed, working
+from tests.services.projector.rebuilding import NOW, discarded, mixed, redacted, working
 from tests.services.projector.running import fold_one, project_all, store, store_batch
 from tests.tables import Snapshot, count, snapshot
 
 pytestmark = pytest.mark.anyio
 
-NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 
 
@@ -215,36 +214,6 @@ async def test_a_delivery_set_aside_whose_rows_are_not_mended_yet_asks_for_patie
 
     assert 1 == await count(engine, "deliveries", "stream_seq = 3 AND reason = 'refold_impossible'")
     assert [] == differing(found)
-
-
-def discarded(given: Delivery, seq: int) -> DeliveryDiscarded:
-    return DeliveryDiscarded(
-        delivery_source=given.source,
-        delivery_identity=given.identity,
-        body_sha256=given.body_sha256,
-        seq=seq,
-        why="a test",
-        occurred_at=NOW,
-    )
-
-
-def redacted(given: Delivery, seq: int) -> DeliveryRedacted:
-    return DeliveryRedacted(
-        delivery_source=given.source,
-        delivery_identity=given.identity,
-        body_sha256=given.body_sha256,
-        seq=seq,
-        why="a test",
-        occurred_at=NOW,
-        kind=given.kind,
-        via=given.via,
-        verified_by=given.verified_by,
-        received_at=given.received_at,
-        body_bytes=len(given.body),
-        last_seq=seq,
-        last_received_at=given.received_at,
-        refs=["github:a/b#1"],
-    )
 
 
 def found_by_status(rows: Snapshot) -> dict[str, int]:
