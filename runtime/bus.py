@@ -218,6 +218,18 @@ async def _get_body(js: JetStreamContext, name: str) -> bytes:
     return body
 
 
+async def remove_body(js: JetStreamContext, name: str) -> bool:
+    """Remove the body stored under `name` from the object store; whether there was one. Operators may."""
+    description = await _first(js, _description_subject(name))
+    if description is None:
+        return False
+    nuid = json.loads(description.data or b"")["nuid"]
+    # What describes it goes last: who dies before that finds the rest again.
+    for subject in (_pieces_subject(nuid), _description_subject(name)):
+        await js.purge_stream(streams.BODIES_STREAM, subject=subject)
+    return True
+
+
 async def _pieces(js: JetStreamContext, subject: str, count: int) -> bytes:
     pieces: list[bytes] = []
     seq = 1
@@ -250,9 +262,13 @@ async def delivery_of(
     js: JetStreamContext, subject: str, headers: Mapping[str, str] | None, data: bytes, seq: int
 ) -> Delivery:
     """The delivery that a message of DELIVERIES carries, its body fetched; raises UnreadableDelivery."""
-    known = headers or {}
-    name = known.get(wire.BODY_OBJECT)
-    return wire.from_message(subject, known, data if name is None else await _get_body(js, name), seq)
+    return wire.from_message(subject, headers or {}, await body_of(js, headers, data), seq)
+
+
+async def body_of(js: JetStreamContext, headers: Mapping[str, str] | None, data: bytes) -> bytes:
+    """The body that a message of DELIVERIES has, or that it names; raises UnreadableDelivery."""
+    name = (headers or {}).get(wire.BODY_OBJECT)
+    return data if name is None else await _get_body(js, name)
 
 
 async def read_delivery(js: JetStreamContext, seq: int) -> Delivery:
