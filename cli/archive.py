@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ async def run(servers: Servers, file: Path, wanted: Range, trim: bool) -> None:
             if trim:
                 await _trim(work, archived)
     if not trim:
-        _say(f"to take them out of the log: odooops archive --check {file} --trim")
+        _say(f"to take them out of the log: odooops archive --check {shlex.quote(str(file))} --trim")
 
 
 async def check(servers: Servers, file: Path, trim: bool) -> None:

@@ -252,15 +252,16 @@ class Replay:
 
     async def _seed(self) -> None:
         """Take over what rests on trimmed deliveries; a log with an age limit loses more of them while we look."""
-        while self.until == Until() and self._seeded_for < self.first_seq:
-            self._seeded_for = self.first_seq
-            models = _with_ledger(self.models)
+        while self.until == Until():
+            info = await self.work.nc.jetstream().stream_info(streams.DELIVERIES)
+            self.first_seq = info.state.first_seq
+            if self.first_seq <= self._seeded_for:
+                return
+            self._seeded_for, models = self.first_seq, _with_ledger(self.models)
             if seeded := await seed.seed(self.work.engine, self.schema, models, self.first_seq):
                 self.proven_from, self._stuck = self.first_seq, seeded.stuck
                 for model, count in seeded.rows.items():
                     self.taken_over[model] = self.taken_over.get(model, 0) + count
-            info = await self.work.nc.jetstream().stream_info(streams.DELIVERIES)
-            self.first_seq = info.state.first_seq
 
     async def upto(self, last: int) -> None:
         """Fold what stands between `position` and the sequence `last`."""

@@ -16,6 +16,7 @@ from contracts.delivery import Delivery
 from contracts.ledger import SecretExcluded
 from contracts.own import delivery_of
 from runtime import postgres, streams
+from runtime.reading import Reading
 from services.projector import seed
 from services.projector.rebuild import Busy, Replayed, rebuild
 from tests.conftest import Broker
@@ -112,6 +113,27 @@ async def test_one_model_of_a_trimmed_log(broker: Broker, database: Database, en
 
     assert [] == differing(done)
     assert before == await snapshot(engine)
+
+
+async def test_a_log_that_loses_more_meanwhile_is_seeded_with_that_too(
+    broker: Broker, database: Database, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by an age limit: the words of operators have just been read, and the rest is read next."""
+    await store_batch(broker, list(mixed()))
+    await project_all(broker, engine)
+    close = Reading.close
+
+    async def close_and_trim(reading: Reading) -> None:
+        await close(reading)
+        await trim(broker, 200)
+
+    monkeypatch.setattr(Reading, "close", close_and_trim)
+    await trim(broker, 100)
+
+    found = await verify(broker, database)
+
+    assert [] == differing(found)
+    assert (200, 199) == (found.proven_from, found.taken_over["deliveries"])
 
 
 async def test_copies_and_conflicts_of_trimmed_deliveries_are_what_they_are_live(
