@@ -263,9 +263,13 @@ async def delivery_of(
     js: JetStreamContext, subject: str, headers: Mapping[str, str] | None, data: bytes, seq: int
 ) -> Delivery:
     """The delivery that a message of DELIVERIES carries, its body fetched; raises UnreadableDelivery."""
-    known = headers or {}
-    name = known.get(wire.BODY_OBJECT)
-    return wire.from_message(subject, known, data if name is None else await _get_body(js, name), seq)
+    return wire.from_message(subject, headers or {}, await body_of(js, headers, data), seq)
+
+
+async def body_of(js: JetStreamContext, headers: Mapping[str, str] | None, data: bytes) -> bytes:
+    """The body that a message of DELIVERIES has, or that it names; raises UnreadableDelivery."""
+    name = (headers or {}).get(wire.BODY_OBJECT)
+    return data if name is None else await _get_body(js, name)
 
 
 async def read_delivery(js: JetStreamContext, seq: int) -> Delivery:

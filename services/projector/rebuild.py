@@ -22,16 +22,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts import delivery as wire
-from contracts.delivery import UnreadableDelivery
+from contracts.delivery import Delivery, UnreadableDelivery
 from contracts.ledger import DeliveryDiscarded, DeliveryRedacted, SecretExcluded
 from contracts.own import SOURCE
 from providers.port import Source
 from read_models.registry import LEDGER
 from read_models.table import SCHEMA
 from runtime import bus, streams
+from runtime.bus import LogTrimmed
 from runtime.postgres import REBUILD_LOCK, own_fold_lock
 from runtime.reading import Reading
-from services.projector import shadow
+from services.projector import seed, shadow
 from services.projector.shadow import About, Compared, Scope
 from services.projector.sql import ALWAYS, Sql
 from services.projector.understand import Understood, understand, unreadable
@@ -120,6 +121,10 @@ class Replayed:
     """Deliveries that the live side had yet to fold, whose rows were not compared."""
     kept: str | None = None
     """The schema with the old tables."""
+    proven_from: int = 1
+    """The sequence from which on the log proves the tables, which is above 1 where it was trimmed."""
+    taken_over: Mapping[str, int] = field(default_factory=dict)
+    """Rows that rest on what was trimmed, by model: they are as they were live."""
 
 
 @asynccontextmanager
@@ -171,7 +176,7 @@ async def rebuild(work: Work, models: Collection[str] = (), *, limit: int, dry_r
     The result names differing rows, `limit` of each model at most. A dry run only compares: that is `verify`.
     """
     started = monotonic()
-    async with alone(work.engine), _shadow(work, models) as replay:
+    async with alone(work.engine), replaying(work, models) as replay:
         await replay.run()
         await replay.index()
         compared, behind = await _compare(work, replay, limit)
@@ -184,16 +189,23 @@ async def rebuild(work: Work, models: Collection[str] = (), *, limit: int, dry_r
             tuple(compared),
             behind,
             kept,
+            replay.proven_from,
+            replay.taken_over,
         )
 
 
+def _with_ledger(models: Collection[str]) -> Collection[str]:
+    """`models` and those without which nothing can be settled; none named means all."""
+    return {*models, *ALWAYS} if models else ()
+
+
 @asynccontextmanager
-async def _shadow(work: Work, models: Collection[str]) -> AsyncIterator[Replay]:
-    """A shadow schema with empty tables, and what fills it; it is gone after the block."""
+async def replaying(work: Work, models: Collection[str], until: Until | None = None) -> AsyncIterator[Replay]:
+    """A shadow schema with empty tables, and what fills it; it is gone after the block. Call it `alone`."""
     await sweep(work.engine)
     about = About("rebuild", datetime.now(UTC).isoformat(), tuple(sorted(models)))
-    await shadow.make(work.engine, SHADOW, about, {*models, *ALWAYS} if models else ())
-    replay = Replay(work, SHADOW, models)
+    await shadow.make(work.engine, SHADOW, about, _with_ledger(models))
+    replay = Replay(work, SHADOW, models, until or Until())
     try:
         yield replay
     finally:
@@ -212,6 +224,11 @@ class Replay:
     after: int = 0
     done: int = 0
     first_seq: int = 1
+    proven_from: int = 1
+    taken_over: dict[str, int] = field(default_factory=dict)
+    _left_out: int = 0
+    _seeded_for: int = 1
+    _stuck: frozenset[int] = frozenset()
     _phase: str = "replaying"
     _total: int = 0
     _started: float = field(default_factory=monotonic)
@@ -224,12 +241,27 @@ class Replay:
         """Fold what is in the log by now; first what operators have said of it, so that nothing is folded in vain."""
         info = await self.work.nc.jetstream().stream_info(streams.DELIVERIES)
         self.first_seq, self._total = info.state.first_seq, info.state.messages
+        await self._seed()
         words = Reading(self.work.nc, streams.DELIVERIES, self.after, subjects=OPERATORS_WORDS)
         try:
             await self._fold_all(words, self._end(info.state.last_seq), count=False)
         finally:
             await words.close()
+        await self._seed()
         await self.upto(info.state.last_seq)
+
+    async def _seed(self) -> None:
+        """Take over what rests on trimmed deliveries; a log with an age limit loses more of them while we look."""
+        while self.until == Until():
+            info = await self.work.nc.jetstream().stream_info(streams.DELIVERIES)
+            self.first_seq = info.state.first_seq
+            if self.first_seq <= self._seeded_for:
+                return
+            self._seeded_for, models = self.first_seq, _with_ledger(self.models)
+            if seeded := await seed.seed(self.work.engine, self.schema, models, self.first_seq):
+                self.proven_from, self._stuck = self.first_seq, seeded.stuck
+                for model, count in seeded.rows.items():
+                    self.taken_over[model] = self.taken_over.get(model, 0) + count
 
     async def upto(self, last: int) -> None:
         """Fold what stands between `position` and the sequence `last`."""
@@ -237,7 +269,7 @@ class Replay:
 
     async def index(self) -> None:
         """Give the full tables their indexes."""
-        await shadow.index(self.work.engine, self.schema, {*self.models, *ALWAYS} if self.models else ())
+        await shadow.index(self.work.engine, self.schema, _with_ledger(self.models))
 
     async def catch_up(self) -> None:
         """Fold what has come meanwhile, until little enough is left for the moment in which all are held up."""
@@ -290,26 +322,42 @@ class Replay:
                 )
             except UnreadableDelivery as error:
                 stored_at, headers = message.metadata.timestamp, message.headers or {}
-                found.append(unreadable(message.subject, headers, message.data, stored_at, seq, error))
+                made = unreadable(message.subject, headers, message.data, stored_at, seq, error)
+                if self._is_wanted(made.delivery):
+                    found.append(made)
                 continue
-            if self.until.received_at is None or delivery.received_at <= self.until.received_at:
+            if self._is_wanted(delivery):
                 found.append(understand(self.work.sources, delivery))
+        if self._left_out:
+            self._tell()
         return found
+
+    def _is_wanted(self, delivery: Delivery) -> bool:
+        wanted = self.until.received_at is None or delivery.received_at <= self.until.received_at
+        self._left_out += not wanted
+        return wanted
 
     async def _write(self, batch: Sequence[Understood], *, count: bool) -> None:
         async with self.work.engine.begin() as connection:
             # What a crash of the server takes of a shadow is made anew; nobody waits for its disk.
             await connection.execute(text("SET LOCAL synchronous_commit = off"))
-            await self.writer.fold_alone(connection, batch)
+            try:
+                await self.writer.fold_alone(connection, seed.as_live(batch, self._stuck))
+            except LogTrimmed as error:
+                raise Busy(
+                    "an operator has set deliveries aside, and the rows that they share with trimmed ones are not"
+                    f" mended yet ({error}): try again when the projector has caught up"
+                ) from error
         if count:
             self.done += len(batch)
             self._tell()
 
     def _tell(self) -> None:
         seconds = monotonic() - self._started
-        rate = self.done / seconds if seconds else 0.0
-        left = max(0, self._total - self.done)
-        self.work.tell(Progress(self._phase, self.done, self._total, rate, left / rate if rate else None))
+        done = self.done + self._left_out
+        rate = done / seconds if seconds else 0.0
+        left = max(0, self._total - done)
+        self.work.tell(Progress(self._phase, done, self._total, rate, left / rate if rate else None))
 
     async def _spare(self) -> None:
         """Wait where it goes faster than it may."""

@@ -270,10 +270,10 @@ async def grant_alike(connection: AsyncConnection, source: str, target: str, nam
             await connection.execute(text(f"GRANT {row.right}{column} ON {target}.{row.name} TO {row.role}"))
 
 
-async def in_the_way(connection: AsyncConnection, models: Collection[str]) -> list[str]:
-    """What else depends on the live tables of `models`, each in a few words."""
-    rows = await connection.execute(_DEPENDENTS, {"schema": SCHEMA, "models": sorted(models)})
-    return [f"{row.what} (on {SCHEMA}.{row.model})" for row in rows]
+async def in_the_way(connection: AsyncConnection, models: Collection[str], schema: str = SCHEMA) -> list[str]:
+    """What else depends on the tables of `models` in a schema, each in a few words."""
+    rows = await connection.execute(_DEPENDENTS, {"schema": schema, "models": sorted(models)})
+    return [f"{row.what} (on {schema}.{row.model})" for row in rows]
 
 
 async def swap(

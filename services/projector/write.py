@@ -193,6 +193,7 @@ class Writer:
         Without `tried_at` it does not count as a try. `ready` is what was gathered for it before.
         """
         settled = await self._settle(connection, batch, tried_at)
+        settled.fold = _still_wanted(settled.fold)
         discarded = await self._folded_against_will(connection, settled.fold, DeliveryDiscarded)
         redacted = await self._folded_against_will(connection, settled.fold, DeliveryRedacted)
         new = await self._merge(connection, batch, settled, ledger=ledger)
@@ -485,6 +486,21 @@ def _events(folded: Iterable[Understood], *types: type) -> list[Any]:
 
 def _span(event: SecretExcluded) -> dict[str, Any]:
     return {"secret": event.secret, "since": event.since, "until": event.until}
+
+
+def _still_wanted(folded: Sequence[Understood]) -> list[Understood]:
+    """Those of a batch that no word in the same batch sets aside."""
+    aside = {
+        (event.delivery_source, event.delivery_identity, event.body_sha256): event.seq
+        for event in _events(folded, DeliveryDiscarded, DeliveryRedacted)
+        if isinstance(event, SetAside)
+    }
+    return [
+        each
+        for each in folded
+        if (seq := aside.get((*identity_of(each), each.delivery.body_sha256))) is None
+        or each.delivery.seq < seq
+    ]
 
 
 def _by_will(understood: Understood) -> bool:

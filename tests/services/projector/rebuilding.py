@@ -6,12 +6,13 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import text
 
 from contracts.delivery import Delivery
 from contracts.envelope import Event
+from contracts.ledger import DeliveryDiscarded, DeliveryRedacted
 from providers.port import Source
 from read_models.table import SCHEMA
 from runtime import bus, postgres, streams
@@ -22,6 +23,8 @@ from tests.conformance.test_every_provider import CASES
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT, SOURCES, body, delivery
 from tests.servers import Database
+
+NOW = datetime.now(UTC)
 
 
 @asynccontextmanager
@@ -94,3 +97,35 @@ async def fold_as(work: Work, sources: Mapping[str, Source], batch: int = 50) ->
     for start in range(1, last + 1, batch):
         read = [await bus.read_delivery(js, seq) for seq in range(start, min(start + batch, last + 1))]
         await writer.fold([understand(sources, delivery) for delivery in read])
+
+
+def discarded(given: Delivery, seq: int) -> DeliveryDiscarded:
+    """An operator's word that `given`, which stands at `seq`, is not to be folded."""
+    return DeliveryDiscarded(
+        delivery_source=given.source,
+        delivery_identity=given.identity,
+        body_sha256=given.body_sha256,
+        seq=seq,
+        why="a test",
+        occurred_at=NOW,
+    )
+
+
+def redacted(given: Delivery, seq: int) -> DeliveryRedacted:
+    """An operator's word that the body of `given`, which stands at `seq`, was erased."""
+    return DeliveryRedacted(
+        delivery_source=given.source,
+        delivery_identity=given.identity,
+        body_sha256=given.body_sha256,
+        seq=seq,
+        why="a test",
+        occurred_at=NOW,
+        kind=given.kind,
+        via=given.via,
+        verified_by=given.verified_by,
+        received_at=given.received_at,
+        body_bytes=len(given.body),
+        last_seq=seq,
+        last_received_at=given.received_at,
+        refs=["github:a/b#1"],
+    )

@@ -14,12 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import delivery as wire
 from contracts.delivery import Delivery
-from contracts.ledger import DeliveryParked
+from contracts.ledger import DeliveryDiscarded, DeliveryParked
+from contracts.own import delivery_of
 from runtime import bus, streams
 from runtime.postgres import make_engine
 from services.projector.understand import understand
 from tests.conftest import Broker
-from tests.samples import SOURCES, at, body, delivery, log, paths
+from tests.samples import RECEIVED_AT, SOURCES, at, body, delivery, log, paths
 from tests.servers import Database
 from tests.services.projector.running import (
     PLACES,
@@ -297,3 +298,23 @@ async def test_a_late_earlier_body_whose_rows_cannot_be_made_anew_parks_and_bloc
     assert 1 == await count(engine, "deliveries", "stream_seq = 2 AND reason = 'refold_impossible'")
     assert before["work_items"] == (await snapshot(engine))["work_items"]
     assert 1 == [each["ce-type"] for each in await events(broker)].count("delivery.parked")
+
+
+async def test_a_word_that_comes_with_what_it_sets_aside_counts(broker: Broker, engine: AsyncEngine) -> None:
+    """As where a projector folds a log from its beginning: both are in one batch."""
+    aside = delivery("issues", body("issues.opened.15"), 1)
+    word = DeliveryDiscarded(
+        delivery_source=aside.source,
+        delivery_identity=aside.identity,
+        body_sha256=aside.body_sha256,
+        seq=1,
+        why="a test",
+        occurred_at=RECEIVED_AT,
+    )
+    await store(broker, [aside, delivery_of(word, "cli", RECEIVED_AT)])
+
+    await project_all(broker, engine)
+
+    assert 1 == await count(engine, "deliveries", "stream_seq = 1 AND status = 'discarded'")
+    assert (0, 1) == (await count(engine, "work_items"), await count(engine, "platform_events"))
+    assert 1 == len(await event_ids(broker))

@@ -1,0 +1,88 @@
+"""`odooops archive`: a range of the log as a file, checked, and perhaps taken out of the log."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import nats.errors
+from nats.js.errors import APIError
+
+from cli import terminal
+from cli.reach import Servers, Trouble
+from cli.work import working
+from runtime.bus import BrokerAway
+from services.projector import archive
+from services.projector.archive import Archived, NotArchived, NotTrimmed
+from services.projector.rebuild import Work, alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Which deliveries: from a sequence, else the beginning, to a sequence, else to what was stored before a time."""
+
+    from_seq: int | None
+    until_seq: int | None
+    before: datetime | None
+
+
+async def run(servers: Servers, file: Path, wanted: Range, trim: bool) -> None:
+    """Write a range of the log to `file`; with `trim`, take it out of the log."""
+    with _sentences():
+        async with working(servers) as work, alone(work.engine):
+            first, last = await archive.chosen(work, wanted.from_seq, wanted.until_seq, wanted.before)
+            if trim:
+                await archive.require_trimmable(work, first, last)
+            archived = await archive.export(work, file, first, last)
+            _print_archived(file, archived)
+            if trim:
+                await _trim(work, archived)
+    if not trim:
+        _say(f"to take them out of the log: odooops archive --check {shlex.quote(str(file))} --trim")
+
+
+async def check(servers: Servers, file: Path, trim: bool) -> None:
+    """Read an archive from end to end and print what it holds; with `trim`, take that out of the log."""
+    with _sentences():
+        archived = archive.check(file)
+        _print_archived(file, archived)
+        if trim:
+            async with working(servers) as work, alone(work.engine):
+                await _trim(work, archived)
+
+
+async def _trim(work: Work, archived: Archived) -> None:
+    first = await archive.trim(work, archived)
+    _say(f"trimmed: the log begins at sequence {first}")
+    _say(
+        "from now on rebuild takes over what rests on trimmed deliveries from the live tables as it is, verify proves"
+        f" what came from sequence {first} on; the rest is in the tables alone: back the database up"
+    )
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except (NotArchived, NotTrimmed) as error:
+        raise Trouble(str(error)) from None
+    except (nats.errors.Error, APIError) as error:
+        raise BrokerAway(f"the broker did not do it: {str(error) or type(error).__name__}") from None
+
+
+def _print_archived(file: Path, archived: Archived) -> None:
+    _say(
+        f"{file}: {archived.count:,} deliveries, sequences {archived.first_seq} to {archived.last_seq},"
+        f" {terminal.size(file.stat().st_size)}, read from end to end and found whole"
+    )
+    if archived.missing:
+        _say(f"  of {archived.missing:,} the broker did not have the body any more")
+    _say("  what `odooops redact` erases stays in such a file: keep it as you keep backups")
+
+
+def _say(line: str) -> None:
+    terminal.console().print(terminal.clean(line), soft_wrap=True)
