@@ -285,8 +285,8 @@ async def test_an_interrupted_run_leaves_no_file_of_that_name(broker: Broker, da
 
 async def test_a_body_that_the_broker_has_lost_is_said(broker: Broker, archiving: Archiving) -> None:
     stored = await log(broker)
-    assert await bus.remove_body(broker.js, bus.body_object_name(stored[1]))
-    assert not await bus.remove_body(broker.js, bus.body_object_name(stored[1]))
+    assert await erase_body(broker.js, bus.body_object_name(stored[1]))
+    assert not await erase_body(broker.js, bus.body_object_name(stored[1]))
 
     said = await archiving("old.gz", "--until-seq", "3")
 
