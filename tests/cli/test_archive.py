@@ -22,6 +22,7 @@ from contracts import delivery as wire
 from contracts.delivery import Delivery
 from runtime import bus, postgres, streams
 from runtime.bus import LogTrimmed
+from runtime.erase import erase_body
 from services.projector import archive
 from services.projector.archive import NotArchived
 from services.projector.rebuild import Progress, Work, alone, rebuild
