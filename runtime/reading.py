@@ -82,7 +82,11 @@ class Reading:
                 messages = await pull.fetch(LOOK_S)
                 if messages:
                     self._came += len(messages)
-                    return messages, messages[-1].metadata.num_pending > 0
+                    last = messages[-1].metadata
+                    if last.sequence.consumer == self._came:
+                        return messages, last.num_pending > 0
+                    self._pull = None  # some before it were lost on the way: it starts again where we are
+                    continue
                 info = await self._js.consumer_info(self._stream, self._name)
                 if info.delivered is not None and info.delivered.consumer_seq > self._came:
                     self._pull = None  # sent and lost on the way: it starts again where we are
