@@ -340,8 +340,9 @@ async def swap(
 ) -> None:
     """Inside a transaction that holds the fold lock alone: put the tables of `shadow` in the place of the live ones.
 
-    The live ones go to the new schema `kept`, and `shadow` is gone; our views, and everybody's rights, are as before.
-    What readers were about to ask goes to the new tables. Raises InTheWay.
+    The live ones go to the new schema `kept`, with what else `shadow` has: a ledger, without which nothing could be
+    folded into them later. `shadow` is gone; our views, and everybody's rights, are as before. What readers were about
+    to ask goes to the new tables. Raises InTheWay.
     """
     await check_swap(connection, models)
     names = [model.name for model in chosen(models)]
@@ -365,7 +366,9 @@ async def swap(
         await connection.exec_driver_sql(
             f"CREATE OR REPLACE VIEW {SCHEMA}.{view.name}{options} AS {view.query}"
         )
-    await connection.execute(text(f"DROP SCHEMA {shadow} CASCADE"))
+    for name in await columns(connection, shadow):
+        await connection.execute(text(f"ALTER TABLE {shadow}.{name} SET SCHEMA {kept}"))
+    await connection.execute(text(f"DROP SCHEMA {shadow}"))
     await connection.execute(text("RESET ROLE"))
 
 
