@@ -79,7 +79,7 @@ def _settle_identity(
             settled.ledger.append(ledger_row(understood, tried_at))
             settled.fold.append(understood)
         elif delivery.body_sha256 == first_body:
-            settled.ledger.append(copy_row(delivery, tried_at))
+            settled.ledger.append(copy_row(understood, tried_at))
         else:
             settled.ledger.append(ledger_row(in_conflict(understood, first_seq), tried_at))
     if known and first.seq < min(row.stream_seq for row in known):

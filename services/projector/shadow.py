@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from read_models.port import Column, ReadModel
-from read_models.registry import LEDGER, READ_MODELS
+from read_models.registry import FRESHNESS, LEDGER, READ_MODELS
 from read_models.table import SCHEMA, table_of
 from runtime.postgres import OWNER
 
@@ -269,7 +269,7 @@ def _where(model: ReadModel[Any], scope: Scope, values: dict[str, Any]) -> str:
         if scope.not_refs:
             conditions.append(f"COALESCE({model.ref_column} <> ALL(CAST(:not_refs AS text[])), true)")
             values["not_refs"] = sorted(scope.not_refs)
-        if scope.not_sources and any(column.name == "scope" for column in model.columns):
+        if scope.not_sources and model is FRESHNESS:
             conditions.append("(ref IS NOT NULL OR source <> ALL(CAST(:not_sources AS text[])))")
             values["not_sources"] = sorted(scope.not_sources)
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
