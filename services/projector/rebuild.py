@@ -508,7 +508,7 @@ async def put_in_place(work: Work, replay: Replay, made_by: Mapping[str, str]) -
     names = [model.name for model in shadow.chosen(replay.models)]
     now = datetime.now(UTC)
     kept = KEPT + shadow.stamp(now)
-    carried_since = await _carry_over(work.engine, replay.schema) if LEDGER.name in names else None
+    carried_since = await _carry_over(work, replay) if LEDGER.name in names else None
 
     async def swap(connection: AsyncConnection, after: int) -> None:
         if carried_since is not None:
@@ -590,16 +590,16 @@ _CARRY = (
     " THEN l.last_error ELSE s.last_error END FROM ops.deliveries AS l"
     " WHERE s.source = l.source AND s.identity = l.identity AND s.body_sha256 = l.body_sha256"
 )
-_SINCE = " AND age(l.xmin) <= age(CAST(:since AS xid))"
+_SINCE = " AND (age(l.xmin) <= age(CAST(:since AS xid)) OR s.last_seq > :position)"
 
 
-async def _carry_over(engine: AsyncEngine, schema: str) -> dict[str, Any]:
-    """Take over what only counts work; the mark by which rows written later are known."""
-    async with engine.begin() as connection:
+async def _carry_over(work: Work, replay: Replay) -> dict[str, Any]:
+    """Take over what only counts work; the marks by which rows written later, on either side, are known."""
+    async with work.engine.begin() as connection:
         found = await connection.execute(text("SELECT CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text)"))
         since = int(found.scalar_one()) % 2**32
-        await connection.execute(text(_CARRY.format(shadow=schema)))
-    return {"since": since}
+        await connection.execute(text(_CARRY.format(shadow=replay.schema)))
+    return {"since": since, "position": replay.reading.position}
 
 
 async def _surely_folded(work: Work) -> int:
