@@ -507,7 +507,7 @@ async def put_in_place(work: Work, replay: Replay, made_by: Mapping[str, str]) -
     """
     names = [model.name for model in shadow.chosen(replay.models)]
     now = datetime.now(UTC)
-    kept = KEPT + shadow.stamp(now)
+    kept = await _free_name(work.engine, KEPT + shadow.stamp(now))
     carried_since = await _carry_over(work, replay) if LEDGER.name in names else None
 
     async def swap(connection: AsyncConnection, after: int) -> None:
@@ -521,6 +521,15 @@ async def put_in_place(work: Work, replay: Replay, made_by: Mapping[str, str]) -
 
     await _at_one_moment(work, replay, swap, [SCHEMA, replay.schema])
     return kept
+
+
+async def _free_name(engine: AsyncEngine, name: str) -> str:
+    """`name`, or the first of `<name>_2`, `<name>_3` … that no schema has: two swaps may fall into one second."""
+    async with engine.connect() as connection:
+        taken = {*await shadow.ours(connection)}
+    return next(
+        each for each in (name, *(f"{name}_{n}" for n in range(2, len(taken) + 3))) if each not in taken
+    )
 
 
 async def mend_in_place(work: Work, replay: Replay, made_by: Mapping[str, str]) -> None:
