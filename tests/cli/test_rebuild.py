@@ -88,7 +88,7 @@ async def test_a_row_changed_by_hand_is_found_mended_and_brought_back(
     printed = await terminal("verify", "work_items", "builds", "--limit", "2")
     assert (terminal.code, "\x1b" in printed) == (1, False)
     assert "odooops rebuild work_items makes the rows what the log says" in printed
-    assert r"title: live 'by \\x1b[2J hand', by the log '" in printed
+    assert r"title: live 'by \x1b[2J hand', by the log " in printed
     assert "made by older code or SSOT, as far as was known: builds, work_items" in printed
 
     told = await terminal.json("rebuild", "--dry-run")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -78,11 +79,12 @@ def wrong(sources: Mapping[str, Source]) -> dict[str, Source]:
     github = sources["github"]
 
     def normalize(delivery: Delivery, source: Source) -> list[Event]:
+        said: list[Any] = list(github.provider.normalize(delivery, source))
         return [
             event.model_copy(update={"title": event.title.upper()})
             if isinstance(getattr(event, "title", None), str)
             else event
-            for event in github.provider.normalize(delivery, source)
+            for event in said
         ]
 
     return {**sources, "github": replace(github, provider=replace(github.provider, normalize=normalize))}
