@@ -22,11 +22,16 @@ from cli.check import UNSIGNED
 from cli.database import READER, DatabaseAway, DatabaseRefused, reading, reason
 from cli.reach import Servers
 from contracts.ledger import REF_HASH_CHARS
+from contracts.ssot import BadSsot
 from migrations.__main__ import head
+from providers.registry import sources
 from runtime import ports, ssot, streams
 from runtime.bus import BrokerAway
 from runtime.settings import BadSettings
 from runtime.state import State
+from services.projector.fingerprint import fingerprints, recorded
+from services.projector.rebuild import running
+from services.projector.shadow import ours
 
 STREAM_WARNING_FRACTION = 0.80
 """From here on the log is called nearly full: what is full refuses every delivery."""
@@ -310,6 +315,8 @@ async def _database(servers: Servers, report: Report) -> None:
             report.add("database", "ok", f"answers at {reach.place(servers.database(READER))}")
             await _schema(connection, report)
             await _ledger(connection, report)
+            await _rebuilds(connection, report)
+            await _made_by(servers, connection, report)
     except (DatabaseAway, DatabaseRefused) as error:
         report.add("database", "bad", str(error))
         for part in ("migrations", "ledger", "sources"):
@@ -384,6 +391,64 @@ SELECT count(*) FROM ops.deliveries AS d WHERE d.status = 'redacted' AND NOT EXI
 )
 """  # noqa: S608  # a number of ours
 """Of which no word says that they were erased where they stand last."""
+
+
+async def _rebuilds(connection: AsyncConnection, report: Report) -> None:
+    """Whether a rebuild runs, what one left behind, and the old tables that are kept."""
+    report.facts |= {"rebuild": None, "old_tables": None}
+    try:
+        runs = await running(connection)
+        found = await ours(connection)
+        sizes = {row.name: int(row.bytes) for row in await connection.execute(_SIZES, {"names": [*found]})}
+    except DBAPIError as error:
+        await connection.rollback()
+        report.add("rebuild", "unknown", reason(error))
+        return
+    shadows = {name: about for name, about in found.items() if about.purpose == "rebuild"}
+    report.facts["rebuild"] = {"running": runs, "left_behind": [] if runs else sorted(shadows)}
+    if runs:
+        since = "".join(f", into {name} since {about.made_at}" for name, about in shadows.items())
+        report.add("rebuild", "ok", f"a rebuild or verification runs{since}")
+    for name in () if runs else sorted(shadows):
+        size = terminal.size(sizes.get(name, 0))
+        said = f"{name} ({size}) is left of one that was killed: the next rebuild or verify removes it"
+        report.add("rebuild", "warning", said)
+    kept = {name: about for name, about in found.items() if about.purpose == "before"}
+    report.facts["old_tables"] = {
+        name: {"made_at": about.made_at, "models": about.models, "bytes": sizes.get(name, 0)}
+        for name, about in kept.items()
+    }
+    for name, about in kept.items():
+        said = f"{name} of {about.made_at}, {terminal.size(sizes.get(name, 0))}: odooops rebuild --drop-old drops it"
+        report.add("old tables", "ok", said)
+
+
+_SIZES = text(
+    "SELECT n.nspname AS name, sum(pg_total_relation_size(c.oid)) AS bytes FROM pg_class AS c"
+    " JOIN pg_namespace AS n ON c.relnamespace = n.oid WHERE n.nspname = ANY(:names) AND c.relkind = 'r' GROUP BY 1"
+)
+
+
+async def _made_by(servers: Servers, connection: AsyncConnection, report: Report) -> None:
+    """The models of which rows may be older than today's code and SSOT."""
+    report.facts["older_models"] = None
+    try:
+        today = fingerprints(sources(ssot.load(reach.ssot_dir(servers.settings))))
+        known = await recorded(connection)
+    except DBAPIError as error:
+        await connection.rollback()
+        report.add("rows", "unknown", reason(error))
+        return
+    except (BadSettings, BadSsot) as error:
+        report.add("rows", "unknown", f"{error}: run `odooops check`")
+        return
+    report.facts["older_models"] = older = [name for name in today if known.get(name, "") != today[name]]
+    if not older:
+        report.add("rows", "ok", "all made by today's code and SSOT")
+    elif not known:
+        report.add("rows", "ok", "nobody has compared them with the log by today's code: odooops verify does")
+    else:
+        report.add("rows", "warning", f"made by older code or SSOT: {', '.join(older)}. See `odooops verify`")
 
 
 def _ago(at: datetime | None) -> str:

@@ -20,7 +20,8 @@ from cli.reach import REACH_S_MAX, Servers, Trouble, place
 from providers.registry import sources
 from runtime import postgres, ssot
 from runtime.bus import BrokerAway
-from services.projector.rebuild import Busy, Progress, RebuildRunning, Work
+from services.projector.rebuild import AnotherLog, Busy, Progress, RebuildRunning, Work
+from services.projector.rollback import NothingKept
 from services.projector.shadow import Compared, Difference, InTheWay
 from services.projector.write import RefoldTooWide
 
@@ -53,12 +54,13 @@ async def working(servers: Servers, rate_max: float | None = None) -> AsyncItera
                 ) from None
             try:
                 yield Work(client, engine, declared, telling, rate_max)
-            except (nats.errors.Error, APIError) as error:
-                raise BrokerAway(f"the broker did not answer: {str(error) or type(error).__name__}") from None
             except SQLAlchemyError as error:
                 raise DatabaseRefused(f"the database says: {reason(error)}") from None
-            except (Busy, InTheWay, RebuildRunning, RefoldTooWide) as error:
+            except (AnotherLog, Busy, InTheWay, NothingKept, RebuildRunning, RefoldTooWide) as error:
                 raise Trouble(str(error)) from None
+            except (nats.errors.Error, APIError) as error:
+                said = error or type(error).__name__
+                raise BrokerAway(f"the broker at {place(servers.nats(OPERATOR))} says: {said}") from None
     finally:
         telling.end()
         await engine.dispose()

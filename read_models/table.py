@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Date, DateTime, Double, MetaData, Table, Text, text
@@ -30,12 +31,14 @@ _TYPES: dict[str, TypeEngine[Any]] = {
 }
 
 
-def table_of(model: ReadModel[Any], metadata: MetaData) -> Table:
-    """The table of `model`, added to `metadata`, whose schema it takes."""
+def table_of(model: ReadModel[Any], metadata: MetaData, order: Sequence[str] = ()) -> Table:
+    """The table of `model`, added to `metadata`, whose schema it takes; the columns in `order` come first."""
+    places = {name: place for place, name in enumerate(order)}
+    columns = sorted(model.columns, key=lambda column: places.get(column.name, len(places)))
     return Table(
         model.name,
         metadata,
-        *(_column(column) for column in model.columns),
+        *(_column(column) for column in columns),
         *(
             SqlIndex(
                 index.name,

@@ -53,7 +53,7 @@ class Reading:
         Waits for a broker that is away, and raises BrokerAway after AWAY_S_MAX.
         """
         while self.position < last:
-            messages, more = await self._next()
+            messages, more = await self._next(last)
             within = [message for message in messages if sequence_of(message) <= last]
             self._ahead = messages[len(within) :]
             if within:
@@ -71,8 +71,8 @@ class Reading:
             except (NotFoundError, APIError, nats.errors.Error):
                 return  # the broker forgets it by itself
 
-    async def _next(self) -> tuple[list[Msg], bool]:
-        """Messages, in order, and whether there may be more after them."""
+    async def _next(self, wanted: int) -> tuple[list[Msg], bool]:
+        """Messages, in order, and whether there may be more after them up to the sequence `wanted`."""
         if self._ahead:
             return self._ahead, True
         given_up_at = monotonic() + AWAY_S_MAX
@@ -82,7 +82,13 @@ class Reading:
                 messages = await pull.fetch(LOOK_S)
                 if messages:
                     self._came += len(messages)
-                    return messages, messages[-1].metadata.num_pending > 0
+                    last = messages[-1].metadata
+                    if last.sequence.consumer == self._came:
+                        # Nothing was behind the last one when it was sent, which may be a while ago.
+                        more = last.num_pending > 0 or last.sequence.stream >= wanted
+                        return messages, more or not await self._at_the_end()
+                    self._pull = None  # some before it were lost on the way: it starts again where we are
+                    continue
                 info = await self._js.consumer_info(self._stream, self._name)
                 if info.delivered is not None and info.delivered.consumer_seq > self._came:
                     self._pull = None  # sent and lost on the way: it starts again where we are
@@ -95,6 +101,12 @@ class Reading:
                     ) from None
                 self._pull = None
                 await asyncio.sleep(streams.RECONNECT_WAIT_S)
+
+    async def _at_the_end(self) -> bool:
+        """Whether all that the stream holds now has come."""
+        info = await self._js.consumer_info(self._stream, self._name)
+        sent = info.delivered.consumer_seq if info.delivered is not None else 0
+        return not info.num_pending and sent == self._came
 
     async def _open(self) -> Pull:
         self._name = f"reading_{NUID().next().decode()}"

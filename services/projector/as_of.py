@@ -20,7 +20,7 @@ from read_models.registry import LEDGER
 from read_models.table import SCHEMA
 from runtime.postgres import OWNER
 from services.projector import shadow
-from services.projector.rebuild import SHADOW, SWAP_S_MAX, Until, Work, alone, replaying
+from services.projector.rebuild import SWAP_S_MAX, Until, Work, alone, replaying
 from services.projector.shadow import About, InTheWay
 from services.projector.sql import ALWAYS
 
@@ -83,10 +83,10 @@ async def build(work: Work, until: Until, into: str, models: Collection[str] = (
     """
     require_name(into)
     started = monotonic()
-    async with alone(work.engine):
+    async with alone(work.engine) as process:
         async with work.engine.connect() as connection:
             await _require_free(connection, into)
-        async with replaying(work, models, until) as replay:
+        async with replaying(work, models, process, until) as replay:
             await replay.run()
             await replay.index()
             async with work.engine.begin() as connection:
@@ -95,9 +95,9 @@ async def build(work: Work, until: Until, into: str, models: Collection[str] = (
                     {"first": replay.first_seq, "received_at": until.received_at, "seq": until.seq},
                 )
                 left_out = found.one()
-                newest = (await connection.execute(text(_NEWEST.format(schema=SHADOW)))).scalar_one()
+                newest = (await connection.execute(text(_NEWEST.format(schema=replay.schema)))).scalar_one()
                 moment = until.received_at or newest
-                views = await _put(connection, into, until, moment, models)
+                views = await _put(connection, replay.schema, into, until, moment, models)
             return AsOf(
                 into,
                 moment,
@@ -120,7 +120,12 @@ async def _require_free(connection: AsyncConnection, into: str) -> bool:
 
 
 async def _put(
-    connection: AsyncConnection, into: str, until: Until, moment: datetime | None, models: Collection[str]
+    connection: AsyncConnection,
+    shadowed: str,
+    into: str,
+    until: Until,
+    moment: datetime | None,
+    models: Collection[str],
 ) -> int:
     """Give the complete shadow its name, views and rights; the number of views."""
     await connection.execute(text(f"SET LOCAL lock_timeout = '{SWAP_S_MAX:.0f}s'"))
@@ -130,7 +135,7 @@ async def _put(
         if others := await shadow.in_the_way(connection, [each.name for each in shadow.chosen(())], into):
             raise InTheWay(f"{'; '.join(others)}: it would go with the older {into}")
         await connection.execute(text(f"DROP SCHEMA {into} CASCADE"))
-    await connection.execute(text(f"ALTER SCHEMA {SHADOW} RENAME TO {into}"))
+    await connection.execute(text(f"ALTER SCHEMA {shadowed} RENAME TO {into}"))
     views = [] if models or moment is None else await _make_views(connection, into, moment)
     tables = [model.name for model in shadow.chosen({*models, *ALWAYS} if models else ())]
     await shadow.grant_alike(connection, SCHEMA, into, [*tables, *views])

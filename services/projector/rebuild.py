@@ -8,15 +8,18 @@ removes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js.api import StreamState
+from nats.js.errors import APIError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -26,13 +29,15 @@ from contracts.delivery import Delivery, UnreadableDelivery
 from contracts.ledger import DeliveryDiscarded, DeliveryRedacted, SecretExcluded
 from contracts.own import SOURCE
 from providers.port import Source
+from read_models.deliveries import SET_ASIDE
 from read_models.registry import LEDGER
 from read_models.table import SCHEMA
 from runtime import bus, streams
-from runtime.bus import LogTrimmed
+from runtime.bus import BrokerAway, LogTrimmed
 from runtime.postgres import REBUILD_LOCK, own_fold_lock
-from runtime.reading import Reading
+from runtime.reading import AWAY_S_MAX, Reading
 from services.projector import seed, shadow
+from services.projector.fingerprint import fingerprints, record, recorded
 from services.projector.shadow import About, Compared, Scope
 from services.projector.sql import ALWAYS, Sql
 from services.projector.understand import Understood, understand, unreadable
@@ -40,22 +45,21 @@ from services.projector.write import Writer
 
 SHADOW = "ops_rebuild"
 KEPT = "ops_before_"
-OPERATORS_WORDS = tuple(
-    f"{wire.SUBJECT_ROOT}.{SOURCE}.{event.type}"
-    for event in (DeliveryDiscarded, DeliveryRedacted, SecretExcluded)
-)
+WORD_KINDS = [event.type for event in (DeliveryDiscarded, DeliveryRedacted, SecretExcluded)]
+OPERATORS_WORDS = tuple(f"{wire.SUBJECT_ROOT}.{SOURCE}.{kind}" for kind in WORD_KINDS)
 BATCH_COUNT = 1_000
 """Deliveries folded in one transaction."""
 YIELD_EVERY = 16
 """Deliveries understood in one go: between, Postgres is given its next statement."""
 SWAP_LOCK_S_MAX = 0.2
 """How long the swap waits for a lock, and holds up everybody behind it, before it lets them pass and tries again."""
-SWAP_S_MAX = 60.0
-SWAP_AGAIN_S = 0.2
+SWAP_S_MAX = 300.0
+SWAP_AGAIN_S = 0.5
 TAIL_COUNT_MAX = 2_000
 """Deliveries that may be left to fold while the projectors are held up."""
 BEHIND_TRIES = 5
 BEHIND_AGAIN_S = 0.3
+KEEP_ALIVE_S = 60
 
 
 class RebuildRunning(Exception):
@@ -64,6 +68,10 @@ class RebuildRunning(Exception):
 
 class Busy(Exception):
     """the tables could not be had for long enough"""
+
+
+class AnotherLog(Exception):
+    """the log is not the one of which the tables were made, or a part of it that is needed is gone"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +133,31 @@ class Replayed:
     """The sequence from which on the log proves the tables, which is above 1 where it was trimmed."""
     taken_over: Mapping[str, int] = field(default_factory=dict)
     """Rows that rest on what was trimmed, by model: they are as they were live."""
+    older: tuple[str, ...] = ()
+    """Models of which it was not known that all their rows were made by today's code and SSOT."""
 
 
 @asynccontextmanager
-async def alone(engine: AsyncEngine) -> AsyncIterator[None]:
-    """While the block runs, no other rebuild does. Raises RebuildRunning."""
+async def alone(engine: AsyncEngine) -> AsyncIterator[int]:
+    """While the block runs, no other rebuild does; the database process that says so. Raises RebuildRunning."""
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
+        # It is silent for hours, and whoever cuts it gives the lock to the next one.
+        await connection.execute(text("SET idle_session_timeout = 0"))
+        await connection.execute(text(f"SET tcp_keepalives_idle = {KEEP_ALIVE_S}"))
         if not (await connection.execute(_TRY_LOCK, {"key": REBUILD_LOCK})).scalar_one():
             other = (await connection.execute(_WHO, {"key": REBUILD_LOCK})).first()
             since = (
                 f" since {other.backend_start:%Y-%m-%d %H:%M:%S} UTC, database process {other.pid}"
-                if other
+                if other and other.backend_start
                 else ""
             )
             raise RebuildRunning(f"another rebuild or verification runs{since}: wait for it, or stop it")
         try:
-            yield
+            yield int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
         finally:
-            await connection.execute(_UNLOCK, {"key": REBUILD_LOCK})
+            with suppress(DBAPIError, OSError):  # a lost connection has given it back
+                await connection.execute(_UNLOCK, {"key": REBUILD_LOCK})
 
 
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
@@ -170,28 +184,98 @@ async def sweep(engine: AsyncEngine) -> list[str]:
     return left
 
 
-async def rebuild(work: Work, models: Collection[str] = (), *, limit: int, dry_run: bool) -> Replayed:
+def _unread(compared: Sequence[Compared], behind: int) -> None:
+    """Nobody wants to know before the end."""
+
+
+async def rebuild(
+    work: Work,
+    models: Collection[str] = (),
+    *,
+    limit: int,
+    dry_run: bool,
+    in_place: bool = False,
+    found: Callable[[Sequence[Compared], int], None] = _unread,
+) -> Replayed:
     """Fold the log anew and put the result in the place of the live tables, of `models` or of all.
 
-    The result names differing rows, `limit` of each model at most. A dry run only compares: that is `verify`.
+    The result names differing rows, `limit` of each model at most; `found` is told of them, and how many deliveries
+    the live side had yet to fold, before anything is changed. A dry run only compares: that is `verify`. With
+    `in_place` the differing rows are replaced where they are, and no old tables are kept.
+
+    Raises RebuildRunning, AnotherLog, InTheWay, Busy, and BrokerAway.
     """
     started = monotonic()
-    async with alone(work.engine), replaying(work, models) as replay:
-        await replay.run()
-        await replay.index()
-        compared, behind = await _compare(work, replay, limit)
-        kept = None if dry_run else await _swap(work, replay)
-        return Replayed(
-            tuple(model.name for model in shadow.chosen(models)),
-            replay.done,
-            monotonic() - started,
-            replay.first_seq,
-            tuple(compared),
-            behind,
-            kept,
-            replay.proven_from,
-            replay.taken_over,
+    today = fingerprints(work.sources)
+    names = tuple(model.name for model in shadow.chosen(models))
+    async with alone(work.engine) as process:
+        await same_log(work)
+        async with work.engine.connect() as connection:
+            known = await recorded(connection)
+            if not dry_run and not in_place:
+                await shadow.check_swap(connection, names)
+        async with replaying(work, models, process) as replay:
+            await replay.run()
+            await replay.index()
+            compared, behind = await _compare(work, replay, limit)
+            found(compared, behind)
+            kept = None
+            made_by = {name: today[name] for name in names}
+            if dry_run:
+                equal = {each.model for each in compared if each.equal and not behind}
+                await _record(work.engine, {name: today[name] for name in names if name in equal})
+            elif in_place:
+                await mend_in_place(work, replay, made_by)
+            else:
+                kept = await put_in_place(work, replay, made_by)
+    return Replayed(
+        names,
+        replay.done,
+        monotonic() - started,
+        replay.first_seq,
+        tuple(compared),
+        behind,
+        kept,
+        replay.proven_from,
+        replay.taken_over,
+        tuple(name for name in names if known.get(name) != today[name]),
+    )
+
+
+async def _record(engine: AsyncEngine, made_by: Mapping[str, str]) -> None:
+    async with engine.begin() as connection:
+        await record(connection, made_by)
+
+
+async def state_of_log(nc: Client) -> StreamState:
+    """Where DELIVERIES begins and ends. Waits for a broker that is away, and raises BrokerAway after AWAY_S_MAX."""
+    given_up_at = monotonic() + AWAY_S_MAX
+    while True:
+        try:
+            return (await nc.jetstream().stream_info(streams.DELIVERIES)).state
+        except (nats.errors.Error, APIError, OSError) as error:
+            if monotonic() > given_up_at:
+                said = error or type(error).__name__
+                raise BrokerAway(f"{streams.DELIVERIES} cannot be read: {said}") from None
+        await asyncio.sleep(streams.RECONNECT_WAIT_S)
+
+
+_READ = text(
+    f"SELECT max(last_seq) FROM {SCHEMA}.{LEDGER.name} WHERE status NOT IN ('discarded', 'redacted')"
+)
+"""How far the projectors have read; what operators say of a delivery may name any sequence."""
+
+
+async def same_log(work: Work) -> StreamState:
+    """The state of the log; raises AnotherLog where it ends before what the tables have read: it was lost."""
+    async with work.engine.connect() as connection:
+        read = (await connection.execute(_READ)).scalar()
+    state = await state_of_log(work.nc)
+    if read is not None and read > state.last_seq:
+        raise AnotherLog(
+            f"the ledger has read up to {read}, the log ends at {state.last_seq}: it was lost, or this is another one"
         )
+    return state
 
 
 def _with_ledger(models: Collection[str]) -> Collection[str]:
@@ -200,17 +284,25 @@ def _with_ledger(models: Collection[str]) -> Collection[str]:
 
 
 @asynccontextmanager
-async def replaying(work: Work, models: Collection[str], until: Until | None = None) -> AsyncIterator[Replay]:
-    """A shadow schema with empty tables, and what fills it; it is gone after the block. Call it `alone`."""
+async def replaying(
+    work: Work, models: Collection[str], process: int, until: Until | None = None
+) -> AsyncIterator[Replay]:
+    """A shadow schema with empty tables, and what fills it; it is gone after the block. Call it `alone`.
+
+    Nobody else has a schema of that name: who has lost the lock that keeps others away writes into no other's.
+    """
     await sweep(work.engine)
+    schema = f"{SHADOW}_{process}"
     about = About("rebuild", datetime.now(UTC).isoformat(), tuple(sorted(models)))
-    await shadow.make(work.engine, SHADOW, about, _with_ledger(models))
-    replay = Replay(work, SHADOW, models, until or Until())
+    await shadow.make(work.engine, schema, about, _with_ledger(models))
+    replay = Replay(work, schema, models, until or Until())
     try:
         yield replay
     finally:
-        await replay.close()
-        await shadow.drop(work.engine, SHADOW)
+        with suppress(nats.errors.Error, APIError, OSError):  # the broker forgets its consumer by itself
+            await replay.close()
+        with suppress(DBAPIError, OSError):  # `status` names it, and the next run removes it
+            await shadow.drop(work.engine, schema)
 
 
 @dataclass
@@ -239,22 +331,21 @@ class Replay:
 
     async def run(self) -> None:
         """Fold what is in the log by now; first what operators have said of it, so that nothing is folded in vain."""
-        info = await self.work.nc.jetstream().stream_info(streams.DELIVERIES)
-        self.first_seq, self._total = info.state.first_seq, info.state.messages
+        state = await state_of_log(self.work.nc)
+        self.first_seq, self._total = state.first_seq, state.messages
         await self._seed()
         words = Reading(self.work.nc, streams.DELIVERIES, self.after, subjects=OPERATORS_WORDS)
         try:
-            await self._fold_all(words, self._end(info.state.last_seq), count=False)
+            await self._fold_all(words, self._end(state.last_seq), count=False)
         finally:
             await words.close()
         await self._seed()
-        await self.upto(info.state.last_seq)
+        await self.upto(state.last_seq)
 
     async def _seed(self) -> None:
         """Take over what rests on trimmed deliveries; a log with an age limit loses more of them while we look."""
         while self.until == Until():
-            info = await self.work.nc.jetstream().stream_info(streams.DELIVERIES)
-            self.first_seq = info.state.first_seq
+            self.first_seq = (await state_of_log(self.work.nc)).first_seq
             if self.first_seq <= self._seeded_for:
                 return
             self._seeded_for, models = self.first_seq, _with_ledger(self.models)
@@ -275,7 +366,7 @@ class Replay:
         """Fold what has come meanwhile, until little enough is left for the moment in which all are held up."""
         self._phase = "catching up"
         while True:
-            last = (await self.work.nc.jetstream().stream_info(streams.DELIVERIES)).state.last_seq
+            last = (await state_of_log(self.work.nc)).last_seq
             if last - self.reading.position <= TAIL_COUNT_MAX:
                 return
             self._total += last - self.reading.position
@@ -375,11 +466,13 @@ async def _compare(work: Work, replay: Replay, limit: int) -> tuple[list[Compare
     """
     for tried in range(1, BEHIND_TRIES + 1):
         await replay.catch_up()
+        surely = await _surely_folded(work)
         async with work.engine.connect() as snapshot:
             await snapshot.execution_options(isolation_level="REPEATABLE READ")
             async with _held_up(work.engine) as connection:
-                await replay.upto(await _last_folded(connection))
-                behind = (await snapshot.execute(text(_BEHIND.format(shadow=replay.schema)))).all()
+                await replay.upto(await _last_folded(work, connection))
+                values = {"surely": surely, "words": WORD_KINDS, "own": SOURCE, "aside": sorted(SET_ASIDE)}
+                behind = (await snapshot.execute(text(_BEHIND.format(shadow=replay.schema)), values)).all()
             if behind and tried < BEHIND_TRIES:
                 await snapshot.rollback()
                 await asyncio.sleep(BEHIND_AGAIN_S)
@@ -393,36 +486,55 @@ async def _compare(work: Work, replay: Replay, limit: int) -> tuple[list[Compare
                 await shadow.compare(snapshot, model, replay.schema, scope=scope, limit=limit)
                 for model in shadow.chosen(replay.models)
             ]
-            return found, len(behind)
+            return found, sum(row.waits for row in behind)
     raise AssertionError  # the last try returns
 
 
 _BEHIND = (
-    "SELECT s.source, s.stream_seq, s.refs FROM {shadow}.deliveries AS s"
-    " LEFT JOIN ops.deliveries AS l USING (source, identity, body_sha256)"
-    " WHERE l.source IS NULL OR l.last_seq < s.last_seq"
+    "WITH both_sides AS (SELECT s.source, s.identity, s.body_sha256, s.status, l.status AS live_status,"
+    " s.source = :own AND s.kind = ANY(CAST(:words AS text[])) AS word,"
+    " s.last_seq > :surely AND (l.source IS NULL OR l.last_seq < s.last_seq OR l.stream_seq > s.stream_seq) AS waits"
+    " FROM {shadow}.deliveries AS s LEFT JOIN ops.deliveries AS l USING (source, identity, body_sha256)),"
+    " behind AS (SELECT DISTINCT source, identity FROM both_sides AS b WHERE waits"
+    " OR status = ANY(CAST(:aside AS text[])) AND live_status IS DISTINCT FROM status"
+    " AND EXISTS (SELECT FROM both_sides WHERE waits AND word))"
+    " SELECT d.source, d.stream_seq, d.refs, COALESCE(b.waits, false) AS waits"
+    " FROM behind JOIN {shadow}.deliveries AS d USING (source, identity)"
+    " LEFT JOIN both_sides AS b USING (source, identity, body_sha256)"
+    " UNION ALL SELECT d.source, d.stream_seq, d.refs, false"
+    " FROM behind JOIN ops.deliveries AS d USING (source, identity)"
 )
-"""Deliveries, or copies of them, that the shadow has and the live ledger has not."""
+"""Deliveries, or copies of them, that the shadow has and the live ledger has not yet: what was acknowledged and is
+not there is lost, which is a difference. With them go the other bodies of their identities, and where an operator's
+word is among them what it may be about."""
 
 
-async def _last_folded(connection: AsyncConnection) -> int:
-    found = await connection.execute(text(f"SELECT max(last_seq) FROM {SCHEMA}.{LEDGER.name}"))
-    return int(found.scalar() or 0)
+async def _last_folded(work: Work, connection: AsyncConnection) -> int:
+    """The last delivery of the log that may be in the live tables."""
+    read = (await connection.execute(text(f"SELECT max(last_seq) FROM {SCHEMA}.{LEDGER.name}"))).scalar()
+    # An operator's word may name a sequence that the log has not reached.
+    return min(int(read or 0), (await state_of_log(work.nc)).last_seq)
 
 
 @asynccontextmanager
-async def _held_up(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+async def _held_up(
+    engine: AsyncEngine, untidied: Callable[[AsyncConnection], Awaitable[None]] | None = None
+) -> AsyncIterator[AsyncConnection]:
     """A transaction in which no projector folds. Raises Busy where that cannot be had within SWAP_S_MAX."""
     given_up_at = monotonic() + SWAP_S_MAX
     while True:
         async with engine.connect() as connection:
             try:
+                if untidied is not None:
+                    await untidied(connection)
                 await connection.execute(text(f"SET LOCAL lock_timeout = '{int(SWAP_LOCK_S_MAX * 1000)}ms'"))
                 await own_fold_lock(connection)
             except DBAPIError as error:
-                if not _is_locked(error) or monotonic() > given_up_at:
+                if not _is_locked(error):
+                    raise
+                if monotonic() > given_up_at:
                     raise Busy(
-                        "a transaction that folds has not ended for a minute: see pg_stat_activity"
+                        f"a transaction that folds has not ended for {SWAP_S_MAX:g} s: see pg_stat_activity"
                     ) from error
             else:
                 yield connection
@@ -433,59 +545,124 @@ async def _held_up(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 def _is_locked(error: DBAPIError) -> bool:
     """Whether a lock was not to be had in time."""
-    return getattr(error.orig, "sqlstate", None) in ("55P03", "40P01")
+    return getattr(error.orig, "sqlstate", None) in ("55P03", "40P01", "57014")
 
 
-async def _swap(work: Work, replay: Replay) -> str:
-    """Put the shadow in the place of the live tables; the schema in which the old ones are kept."""
+async def put_in_place(work: Work, replay: Replay, made_by: Mapping[str, str]) -> str:
+    """Put the replay's tables in the place of the live ones; the schema in which the old ones are kept.
+
+    `made_by` are the fingerprints of what made its rows. Raises InTheWay and Busy.
+    """
     names = [model.name for model in shadow.chosen(replay.models)]
     now = datetime.now(UTC)
-    kept = KEPT + shadow.stamp(now)
+    kept = await _free_name(work.engine, KEPT + shadow.stamp(now))
+    carried_since = await _carry_over(work, replay) if LEDGER.name in names else None
+
+    async def swap(connection: AsyncConnection, after: int) -> None:
+        if carried_since is not None:
+            await connection.execute(text(_CARRY.format(shadow=replay.schema) + _SINCE), carried_since)
+        known = await recorded(connection)
+        old = {name: known[name] for name in names if name in known}
+        about = About("before", now.isoformat(), tuple(names), after, made_by=old)
+        await shadow.swap(connection, replay.schema, kept, names, about)
+        await record(connection, made_by)
+
+    await _at_one_moment(work, replay, swap, [SCHEMA, replay.schema])
+    return kept
+
+
+async def _free_name(engine: AsyncEngine, name: str) -> str:
+    """`name`, or the first of `<name>_2`, `<name>_3` … that no schema has: two swaps may fall into one second."""
+    async with engine.connect() as connection:
+        taken = {*await shadow.ours(connection)}
+    return next(
+        each for each in (name, *(f"{name}_{n}" for n in range(2, len(taken) + 3))) if each not in taken
+    )
+
+
+async def mend_in_place(work: Work, replay: Replay, made_by: Mapping[str, str]) -> None:
+    """Make the live rows those of the replay, where they are. Raises Busy."""
+
+    async def mend(connection: AsyncConnection, after: int) -> None:
+        await shadow.put_right(connection, replay.schema, made_by)
+        await record(connection, made_by)
+
+    await _at_one_moment(work, replay, mend, [])
+
+
+async def _at_one_moment(
+    work: Work,
+    replay: Replay,
+    change: Callable[[AsyncConnection, int], Awaitable[None]],
+    untidied: Sequence[str],
+) -> None:
+    """In one transaction, in which nobody folds: replay the tail, then `change`; again where a lock is not to be had.
+
+    `change` is given the sequence up to which the live tables surely have everything. Autovacuum is kept from the
+    tables in the schemas `untidied`.
+    """
+
+    async def keep_away(connection: AsyncConnection) -> None:
+        if untidied:
+            await shadow.keep_tidying_away(connection, untidied, replay.models)
+
     given_up_at = monotonic() + SWAP_S_MAX
-    carried_since = None
-    if LEDGER.name in names:
-        carried_since = await _carry_over(work.engine, replay.schema)
     while True:
         await replay.catch_up()
         try:
-            async with _held_up(work.engine) as connection:
+            async with _held_up(work.engine, keep_away) as connection:
                 after = await _surely_folded(work)
-                await replay.upto(await _last_folded(connection))
-                if carried_since is not None:
-                    await connection.execute(
-                        text(_CARRY.format(shadow=replay.schema) + _SINCE), carried_since
-                    )
-                about = About("before", now.isoformat(), tuple(names), after)
-                await shadow.swap(connection, replay.schema, kept, names, about)
-            return kept
+                await replay.upto(await _last_folded(work, connection))
+                await change(connection, after)
+            return
         except DBAPIError as error:
             if not _is_locked(error):
                 raise
             if monotonic() > given_up_at:
                 raise Busy(
-                    "somebody has been reading the tables in one transaction for a minute: see pg_stat_activity"
+                    f"somebody has been in the tables for {SWAP_S_MAX:g} s, in one transaction: {await _who(work)}"
                 ) from error
         await asyncio.sleep(SWAP_AGAIN_S)
 
 
+async def _who(work: Work) -> str:
+    """Who has locks on tables of ops, in a few words."""
+    async with work.engine.connect() as connection:
+        rows = (await connection.execute(_HOLDERS, {"schema": SCHEMA})).all()
+    return "; ".join(f"{row.usename} {row.application_name}, database process {row.pid}" for row in rows) or (
+        "see pg_stat_activity"
+    )
+
+
+HOLDERS_MAX = 5
+_HOLDERS = text(
+    "SELECT DISTINCT a.usename, a.application_name, a.pid FROM pg_locks AS l"
+    " JOIN pg_class AS c ON l.relation = c.oid JOIN pg_stat_activity AS a USING (pid)"
+    " WHERE l.granted AND c.relnamespace = to_regnamespace(:schema) AND a.pid <> pg_backend_pid()"
+    f" AND a.datname = current_database() ORDER BY a.pid LIMIT {HOLDERS_MAX}"
+)
 _CARRY = (
     "UPDATE {shadow}.deliveries AS s SET attempts = l.attempts, first_tried_at = l.first_tried_at,"
-    " last_error = l.last_error FROM ops.deliveries AS l"
+    " last_error = CASE WHEN (s.status, s.reason) IS NOT DISTINCT FROM (l.status, l.reason)"
+    " THEN l.last_error ELSE s.last_error END FROM ops.deliveries AS l"
     " WHERE s.source = l.source AND s.identity = l.identity AND s.body_sha256 = l.body_sha256"
 )
-_SINCE = " AND age(l.xmin) <= age(CAST(:since AS xid))"
+_SINCE = " AND (age(l.xmin) <= age(CAST(:since AS xid)) OR s.last_seq > :position)"
 
 
-async def _carry_over(engine: AsyncEngine, schema: str) -> dict[str, Any]:
-    """Take over what only counts work; the mark by which rows written later are known."""
-    async with engine.begin() as connection:
+async def _carry_over(work: Work, replay: Replay) -> dict[str, Any]:
+    """Take over what only counts work; the marks by which rows written later, on either side, are known."""
+    async with work.engine.begin() as connection:
         found = await connection.execute(text("SELECT CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text)"))
         since = int(found.scalar_one()) % 2**32
-        await connection.execute(text(_CARRY.format(shadow=schema)))
-    return {"since": since}
+        await connection.execute(text(_CARRY.format(shadow=replay.schema)))
+    return {"since": since, "position": replay.reading.position}
 
 
 async def _surely_folded(work: Work) -> int:
     """A sequence up to which every delivery is in the live tables: what is acknowledged was committed before."""
-    info = await work.nc.jetstream().consumer_info(streams.DELIVERIES, streams.PROJECTOR)
+    try:
+        info = await work.nc.jetstream().consumer_info(streams.DELIVERIES, streams.PROJECTOR)
+    except (nats.errors.Error, APIError, OSError):
+        return 0  # nothing is sure
     return info.ack_floor.stream_seq if info.ack_floor else 0

@@ -8,7 +8,7 @@ has set aside keeps its place, and folds nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from read_models.deliveries import RANKS, SECRET_EXCLUDED, SET_ASIDE, DeliveryRow
@@ -86,9 +86,7 @@ def _settle_identity(
             settled.ledger.append(ledger_row(understood, tried_at))
             settled.fold.append(understood)
         elif delivery.body_sha256 == first_body:
-            # A rebuild hears what was set aside before it comes to the delivery itself: this is all it says of it.
-            copy = replace(copy_row(delivery, tried_at), body_bytes=understood.body_bytes)
-            settled.ledger.append(copy)
+            settled.ledger.append(copy_row(understood, tried_at))
         else:
             settled.ledger.append(ledger_row(in_conflict(understood, first_seq), tried_at))
     if known and first.seq < min(row.stream_seq for row in known):

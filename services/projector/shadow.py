@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from read_models.port import Column, ReadModel
-from read_models.registry import LEDGER, READ_MODELS
+from read_models.registry import FRESHNESS, LEDGER, READ_MODELS
 from read_models.table import SCHEMA, table_of
 from runtime.postgres import OWNER
 
@@ -31,32 +31,52 @@ _COLUMNS = text(
     "SELECT c.relname AS model, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type"
     " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid"
     " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped"
+    " ORDER BY c.relname, a.attnum"
 )
 _GRANTS = text(
-    "SELECT c.relname AS name, NULL AS column, g.privilege_type AS right, g.grantee::regrole::text AS role"
-    " FROM pg_class AS c, aclexplode(c.relacl) AS g"
-    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind IN ('r', 'v') AND g.grantee NOT IN (0, c.relowner)"
-    " UNION ALL SELECT c.relname, a.attname, g.privilege_type, g.grantee::regrole::text"
+    "SELECT name, role, string_agg(said, ', ' ORDER BY said) AS rights FROM ("
+    "SELECT c.relname AS name, g.grantee, g.privilege_type AS said FROM pg_class AS c, aclexplode(c.relacl) AS g"
+    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r' AND g.grantee <> c.relowner"
+    " UNION ALL SELECT c.relname, g.grantee, g.privilege_type || ' (' || a.attname || ')'"
     " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid, aclexplode(a.attacl) AS g"
-    " WHERE c.relnamespace = to_regnamespace(:schema) AND NOT a.attisdropped AND g.grantee <> 0"
+    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r' AND NOT a.attisdropped"
+    " AND g.grantee <> c.relowner"
+    ") AS each, LATERAL (SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS role) AS r"
+    " WHERE name = ANY(:models) GROUP BY name, role ORDER BY name, role"
 )
 _VIEWS = text(
-    "SELECT c.relname AS name, pg_get_viewdef(c.oid) AS query FROM pg_class AS c"
-    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'v' ORDER BY c.oid"
+    "SELECT v.relname AS name, pg_get_viewdef(v.oid) AS query, array_to_string(v.reloptions, ', ') AS options"
+    " FROM pg_class AS v WHERE v.relnamespace = to_regnamespace(:schema) AND v.relkind = 'v'"
+    " AND EXISTS (SELECT FROM pg_rewrite AS r JOIN pg_depend AS d ON d.objid = r.oid"
+    " JOIN pg_class AS c ON d.refobjid = c.oid WHERE r.ev_class = v.oid AND d.classid = 'pg_rewrite'::regclass"
+    " AND d.refclassid = 'pg_class'::regclass AND c.relnamespace = v.relnamespace AND c.relname = ANY(:models))"
+    " ORDER BY v.relname"
 )
-# What else would go on looking at a table after it was moved away: other people's views, keys, functions, policies.
+# What else would go on looking at a table after it was moved away, or be lost with it: other people's views, keys,
+# functions, policies, indexes, and whatever uses the type of its rows.
 _DEPENDENTS = text(
-    "SELECT DISTINCT c.relname AS model, pg_describe_object(d.classid, d.objid, 0) AS what"
-    " FROM pg_depend AS d JOIN pg_class AS c ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid"
+    "SELECT DISTINCT c.relname AS model, CASE WHEN v.oid IS NULL THEN pg_describe_object(d.classid, d.objid, 0)"
+    " ELSE 'view ' || v.oid::regclass::text END AS what"
+    " FROM pg_class AS c LEFT JOIN pg_type AS t ON t.oid = c.reltype"
+    " JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid"
+    " OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray)"
     " LEFT JOIN pg_rewrite AS r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid"
     " LEFT JOIN pg_class AS v ON r.ev_class = v.oid"
     " LEFT JOIN pg_constraint AS k ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid"
+    " LEFT JOIN pg_class AS i ON d.classid = 'pg_class'::regclass AND d.objid = i.oid"
     " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r' AND c.relname = ANY(:models)"
     " AND d.deptype IN ('n', 'a') AND d.classid <> 'pg_attrdef'::regclass"
-    " AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_index AS i WHERE i.indexrelid = d.objid))"
-    " AND (k.oid IS NULL OR k.conrelid <> c.oid)"
-    " AND (v.oid IS NULL OR v.relnamespace <> c.relnamespace OR v.relkind <> 'v')"
+    " AND (i.oid IS NULL OR i.relkind <> 'i' OR i.relname <> ALL(:indexes))"
+    " AND (k.oid IS NULL OR k.conrelid <> c.oid OR k.contype NOT IN ('p', 'n'))"
+    " AND (v.oid IS NULL OR v.relnamespace <> c.relnamespace OR v.relkind <> 'v'"
+    " OR v.relowner <> CAST(:owner AS regrole))"
+    " ORDER BY 1, 2"
 )
+LOCKS_S_MAX = 0.8
+"""For all locks of a swap together. It must stay below Postgres' `deadlock_timeout` (1 s): who waits longer for a
+table while we wait for another of theirs would be the one that Postgres refuses, and no reader is to see an error."""
+TIDYING_S_MAX = 5.0
+"""How long autovacuum, which gives way after `deadlock_timeout`, may take to leave the tables."""
 
 
 class InTheWay(Exception):
@@ -73,6 +93,8 @@ class About:
     after: int = 0
     """`before`: what came later in the log than this sequence may be missing from its tables."""
     what: str = ""
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    """`before`: the fingerprint of what made the rows of each model, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +154,18 @@ async def say(connection: AsyncConnection, schema: str, about: About) -> None:
 
 
 async def make(engine: AsyncEngine, schema: str, about: About, models: Collection[str] = ()) -> None:
-    """Make `schema` with empty tables for `models`, or all: keys only, `index` does the rest once they are full."""
+    """Make `schema` with empty tables for `models`, or all: keys only, `index` does the rest once they are full.
+
+    Their columns stand in the order of the live ones: else a prepared `SELECT *` would fail once after a swap.
+    """
     async with engine.begin() as connection:
+        there = await columns(connection, SCHEMA)
         await connection.execute(text(f"SET LOCAL ROLE {OWNER}"))
         await connection.execute(text(f"CREATE SCHEMA {schema}"))
         await say(connection, schema, about)
         for model in chosen(models):
-            await connection.execute(CreateTable(table_of(model, MetaData(schema=schema))))
+            order = [*there.get(model.name, ())]
+            await connection.execute(CreateTable(table_of(model, MetaData(schema=schema), order)))
 
 
 async def index(engine: AsyncEngine, schema: str, models: Collection[str] = ()) -> None:
@@ -165,7 +192,7 @@ def chosen(models: Collection[str]) -> list[ReadModel[Any]]:
 
 
 async def columns(connection: AsyncConnection, schema: str) -> dict[str, dict[str, str]]:
-    """The columns and their types of each table in a schema."""
+    """The columns of each table in a schema, in their order, and their types."""
     found: dict[str, dict[str, str]] = {}
     for row in await connection.execute(_COLUMNS, {"schema": schema}):
         found.setdefault(row.model, {})[row.column] = row.type
@@ -242,7 +269,7 @@ def _where(model: ReadModel[Any], scope: Scope, values: dict[str, Any]) -> str:
         if scope.not_refs:
             conditions.append(f"COALESCE({model.ref_column} <> ALL(CAST(:not_refs AS text[])), true)")
             values["not_refs"] = sorted(scope.not_refs)
-        if scope.not_sources and any(column.name == "scope" for column in model.columns):
+        if scope.not_sources and model is FRESHNESS:
             conditions.append("(ref IS NOT NULL OR source <> ALL(CAST(:not_sources AS text[])))")
             values["not_sources"] = sorted(scope.not_sources)
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
@@ -263,17 +290,49 @@ def _difference(
 
 
 async def grant_alike(connection: AsyncConnection, source: str, target: str, names: Collection[str]) -> None:
-    """Give everybody the rights on the tables and views `names` of one schema that they have in the other."""
-    for row in (await connection.execute(_GRANTS, {"schema": source})).all():
-        if row.name in names:
-            column = f" ({row.column})" if row.column else ""
-            await connection.execute(text(f"GRANT {row.right}{column} ON {target}.{row.name} TO {row.role}"))
+    """Give everybody the rights on the tables `names` of one schema that they have in the other, and no more."""
+    values = {"models": sorted(names)}
+    for row in (await connection.execute(_GRANTS, {"schema": target, **values})).all():
+        await connection.execute(text(f"REVOKE ALL ON {target}.{row.name} FROM {row.role}"))
+    for row in (await connection.execute(_GRANTS, {"schema": source, **values})).all():
+        await connection.execute(text(f"GRANT {row.rights} ON {target}.{row.name} TO {row.role}"))
 
 
 async def in_the_way(connection: AsyncConnection, models: Collection[str], schema: str = SCHEMA) -> list[str]:
-    """What else depends on the tables of `models` in a schema, each in a few words."""
-    rows = await connection.execute(_DEPENDENTS, {"schema": schema, "models": sorted(models)})
-    return [f"{row.what} (on {schema}.{row.model})" for row in rows]
+    """What else depends on the tables of `models`, each in a few words."""
+    indexes = [index.name for model in chosen(models) for index in model.indexes]
+    values = {"schema": schema, "models": sorted(models), "indexes": indexes, "owner": OWNER}
+    return [f"{row.what} (on {schema}.{row.model})" for row in await connection.execute(_DEPENDENTS, values)]
+
+
+async def check_swap(connection: AsyncConnection, models: Collection[str]) -> None:
+    """Raise InTheWay where something else depends on the live tables of `models`."""
+    if others := await in_the_way(connection, models):
+        raise InTheWay(
+            f"{'; '.join(others)}: it would stay with the old rows. Remove it, and make it anew afterwards, or mend the"
+            " tables where they are: odooops rebuild --in-place"
+        )
+
+
+async def check_columns(connection: AsyncConnection, schema: str, models: Collection[str]) -> None:
+    """Raise InTheWay where tables of `schema` have other columns than the live ones of `models`."""
+    there, live = await columns(connection, schema), await columns(connection, SCHEMA)
+    if other := sorted(name for name in models if there.get(name) != live.get(name)):
+        raise InTheWay(
+            f"the tables {', '.join(other)} have other columns in {schema} than in {SCHEMA}: migrations and code differ"
+        )
+
+
+async def keep_tidying_away(
+    connection: AsyncConnection, schemas: Sequence[str], models: Collection[str]
+) -> None:
+    """Until the transaction ends, no autovacuum works on these tables; one that does is made to leave.
+
+    A lock that is waited for more briefly than `deadlock_timeout` would never make it leave. Nobody else is hindered.
+    """
+    tables = ", ".join(f"{schema}.{model.name}" for schema in schemas for model in chosen(models))
+    await connection.execute(text(f"SET LOCAL lock_timeout = '{int(TIDYING_S_MAX * 1000)}ms'"))
+    await connection.execute(text(f"LOCK TABLE {tables} IN SHARE UPDATE EXCLUSIVE MODE"))
 
 
 async def swap(
@@ -281,32 +340,54 @@ async def swap(
 ) -> None:
     """Inside a transaction that holds the fold lock alone: put the tables of `shadow` in the place of the live ones.
 
-    The live ones go to the new schema `kept`; our views and everybody's rights are as before. What readers were
-    about to ask goes to the new tables. Raises InTheWay where something else depends on the old ones.
+    The live ones go to the new schema `kept`, with what else `shadow` has: a ledger, without which nothing could be
+    folded into them later. `shadow` is gone; our views, and everybody's rights, are as before. What readers were about
+    to ask goes to the new tables. Raises InTheWay.
     """
-    if others := await in_the_way(connection, models):
-        raise InTheWay(f"{'; '.join(others)}: it would go on showing the old rows")
-    views = (await connection.execute(_VIEWS, {"schema": SCHEMA})).all()
-    await connection.execute(text(f"SET LOCAL ROLE {OWNER}"))
-    # The order of locks is that of a reader: a view, then its tables.
-    for view in reversed(views):
-        await connection.execute(text(f"LOCK TABLE {SCHEMA}.{view.name} IN ACCESS EXCLUSIVE MODE"))
+    await check_swap(connection, models)
     names = [model.name for model in chosen(models)]
+    await check_columns(connection, shadow, names)
+    views = (await connection.execute(_VIEWS, {"schema": SCHEMA, "models": names})).all()
+    await connection.execute(text(f"SET LOCAL ROLE {OWNER}"))
     await grant_alike(connection, SCHEMA, shadow, names)
-    rights = (await connection.execute(_GRANTS, {"schema": SCHEMA})).all()
     await connection.execute(text(f"CREATE SCHEMA {kept}"))
     await say(connection, kept, about)
-    for view in reversed(views):
-        await connection.execute(text(f"DROP VIEW {SCHEMA}.{view.name}"))
+    # The order of locks is that of a reader: a view, then its tables.
+    locked = ", ".join(f"{SCHEMA}.{name}" for name in (*(view.name for view in views), *names))
+    await connection.execute(text(f"SET LOCAL statement_timeout = '{int(LOCKS_S_MAX * 1000)}ms'"))
+    await connection.execute(text(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE"))
+    await connection.execute(text("SET LOCAL statement_timeout = 0"))
     for name in names:
         await connection.execute(text(f"ALTER TABLE {SCHEMA}.{name} SET SCHEMA {kept}"))
         await connection.execute(text(f"ALTER TABLE {shadow}.{name} SET SCHEMA {SCHEMA}"))
     for view in views:
-        await connection.exec_driver_sql(f"CREATE VIEW {SCHEMA}.{view.name} AS {view.query}")
-        for row in rights:
-            if row.name == view.name:
-                await connection.execute(text(f"GRANT {row.right} ON {SCHEMA}.{row.name} TO {row.role}"))
+        # Replaced, not made anew: rights stay, and so does whatever others have built on it.
+        options = f" WITH ({view.options})" if view.options else ""
+        await connection.exec_driver_sql(
+            f"CREATE OR REPLACE VIEW {SCHEMA}.{view.name}{options} AS {view.query}"
+        )
+    for name in await columns(connection, shadow):
+        await connection.execute(text(f"ALTER TABLE {shadow}.{name} SET SCHEMA {kept}"))
+    await connection.execute(text(f"DROP SCHEMA {shadow}"))
     await connection.execute(text("RESET ROLE"))
+
+
+async def put_right(connection: AsyncConnection, shadow: str, models: Collection[str]) -> None:
+    """Inside such a transaction: make the live rows those of `shadow`, where they are. What counts work stays."""
+    for model in chosen(models):
+        live, by_log = f"{SCHEMA}.{model.name} AS l", f"{shadow}.{model.name} AS s"
+        same = " AND ".join(f"l.{key} = s.{key}" for key in model.key)
+        stated = [each for each in model.columns if not each.rule.operational]
+        every = ", ".join(each.name for each in model.columns)
+        taken = ", ".join(f"{each.name} = s.{each.name}" for each in stated if each.name not in model.key)
+        differ = f"({_row('l', stated)}) IS DISTINCT FROM ({_row('s', stated)})"
+        by_the_log = f"SELECT {every} FROM {by_log} WHERE NOT EXISTS (SELECT FROM {live} WHERE {same})"
+        for statement in (
+            f"DELETE FROM {live} WHERE NOT EXISTS (SELECT FROM {by_log} WHERE {same})",
+            f"UPDATE {live} SET {taken} FROM {by_log} WHERE {same} AND {differ}",
+            f"INSERT INTO {SCHEMA}.{model.name} ({every}) {by_the_log}",
+        ):
+            await connection.execute(text(statement))
 
 
 def stamp(at: datetime) -> str:

@@ -172,11 +172,12 @@ def in_conflict(understood: Understood, first_seq: int) -> Understood:
     )
 
 
-def copy_row(delivery: Delivery, tried_at: datetime | None) -> DeliveryRow:
+def copy_row(understood: Understood, tried_at: datetime | None) -> DeliveryRow:
     """The ledger's row of a message that repeats an earlier one: where it stands, and no verdict.
 
     Without `tried_at` it does not count as a try.
     """
+    delivery = understood.delivery
     return DeliveryRow(
         source=delivery.source,
         identity=delivery.identity,
@@ -188,6 +189,7 @@ def copy_row(delivery: Delivery, tried_at: datetime | None) -> DeliveryRow:
         kind=delivery.kind,
         via=delivery.via,
         verified_by=delivery.verified_by,
+        body_bytes=understood.body_bytes,
         attempts=0 if tried_at is None else 1,
         first_tried_at=tried_at,
     )
@@ -197,8 +199,7 @@ def ledger_row(understood: Understood, tried_at: datetime | None) -> DeliveryRow
     """The ledger's row of `understood`: where it stands, and what became of it."""
     rank = EXCLUDED_RANK if understood.reason == SECRET_EXCLUDED else (RANKS[understood.status],)
     return replace(
-        copy_row(understood.delivery, tried_at),
-        body_bytes=understood.body_bytes,
+        copy_row(understood, tried_at),
         version=(-understood.delivery.seq, *rank),
         status=understood.status,
         reason=understood.reason,

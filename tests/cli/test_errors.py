@@ -31,6 +31,8 @@ COMMANDS: list[list[str]] = [
     ["observe", "digitalocean", "droplets", __file__],
     ["sql", "SELECT 1"],
     ["ssot", "apply"],
+    ["rebuild"],
+    ["verify", "builds"],
 ]
 
 

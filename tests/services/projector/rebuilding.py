@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.delivery import Delivery
 from contracts.envelope import Event
@@ -17,8 +20,10 @@ from providers.port import Source
 from read_models.table import SCHEMA
 from runtime import bus, postgres, streams
 from services.projector.rebuild import Progress, Work
+from services.projector.shadow import About, ours
+from services.projector.sql import Sql
 from services.projector.understand import understand
-from services.projector.write import Entry
+from services.projector.write import Entry, Writer
 from tests.conformance.test_every_provider import CASES
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT, SOURCES, body, delivery
@@ -129,3 +134,54 @@ def redacted(given: Delivery, seq: int) -> DeliveryRedacted:
         last_received_at=given.received_at,
         refs=["github:a/b#1"],
     )
+
+
+def unlike(entries: Sequence[Delivery]) -> list[Delivery]:
+    """A second body for the identity of some of these, as no sender should have it."""
+    webhooks = [entry for entry in entries if entry.via == "webhook"]
+    return [
+        replace(other, identity=entry.identity)
+        for entry, other in pairwise(webhooks)
+        if entry.source == other.source and entry.body != other.body
+    ]
+
+
+def again(entries: Sequence[Delivery], mark: str) -> list[Delivery]:
+    """The same bodies once more, as deliveries of their own."""
+    return [replace(entry, identity=f"{entry.identity[:100]}-{mark}") for entry in entries]
+
+
+async def forget_ids(broker: Broker) -> None:
+    """Let the broker take a message id again that it had a moment ago."""
+    info = await broker.js.stream_info(streams.DELIVERIES)
+    await broker.js.update_stream(info.config.evolve(duplicate_window=0.1))
+
+
+async def schemas(engine: AsyncEngine) -> dict[str, About]:
+    """The schemas beside ops that are ours."""
+    async with engine.connect() as connection:
+        return await ours(connection)
+
+
+def wrong(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The same sources with a mistake in GitHub's normaliser: every title is in capitals."""
+    github = sources["github"]
+
+    def normalize(delivery: Delivery, source: Source) -> list[Event]:
+        said: list[Any] = list(github.provider.normalize(delivery, source))
+        return [
+            event.model_copy(update={"title": event.title.upper()})
+            if isinstance(getattr(event, "title", None), str)
+            else event
+            for event in said
+        ]
+
+    return {**sources, "github": replace(github, provider=replace(github.provider, normalize=normalize))}
+
+
+async def fold_all(broker: Broker, engine: AsyncEngine, sources: Mapping[str, Source] = SOURCES) -> None:
+    """Fold the whole log in one batch, by the code of `sources`."""
+    last = (await broker.js.stream_info(streams.DELIVERIES)).state.last_seq
+    writer = Writer(engine, Sql.of(), sources, lambda seq: bus.read_delivery(broker.js, seq))
+    batch = [await bus.read_delivery(broker.js, seq) for seq in range(1, last + 1)]
+    await writer.fold([understand(sources, delivery) for delivery in batch])
