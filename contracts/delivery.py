@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Literal, get_args
 
 Via = Literal["webhook", "poll", "cli", "job", "gate", "ssot"]
+VIAS = frozenset(get_args(Via))
 
 SUBJECT_ROOT = "deliveries"
 TOKEN_CHARS_MAX = 64
@@ -140,7 +141,7 @@ def from_message(subject: str, headers: Mapping[str, str], body: bytes, seq: int
     source, kind = matched.groups()
     try:
         via = headers[VIA]
-        if via not in get_args(Via):
+        if via not in VIAS:
             raise UnreadableDelivery(f"{VIA} is {via!r}")
         received_at = datetime.fromisoformat(headers[RECEIVED_AT])
         if received_at.tzinfo is None:

@@ -217,6 +217,7 @@ class Replay:
     _started: float = field(default_factory=monotonic)
 
     def __post_init__(self) -> None:
+        self._js = self.work.nc.jetstream()
         self.writer = self.work.writer(self.schema, self.models)
         self.reading = Reading(self.work.nc, streams.DELIVERIES, self.after)
 
@@ -286,7 +287,7 @@ class Replay:
             seq = bus.sequence_of(message)
             try:
                 delivery = await bus.delivery_of(
-                    self.work.nc.jetstream(), message.subject, message.headers, message.data, seq
+                    self._js, message.subject, message.headers, message.data, seq
                 )
             except UnreadableDelivery as error:
                 stored_at, headers = message.metadata.timestamp, message.headers or {}

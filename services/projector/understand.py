@@ -82,7 +82,7 @@ def _stated(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
             return parked(
                 delivery, "event_too_large", f"{event.type} has over {EVENT_BYTES_MAX} bytes as JSON"
             )
-        if any(mark in data for mark in _EDGES_OF_TIME) and _beyond_the_calendar(event):
+        if (_FIRST_YEAR in data or _LAST_YEAR in data) and _beyond_the_calendar(event):
             return parked(delivery, "impossible_time", f"a time of {event.type} is in no year that UTC has")
         statement = Statement(
             event=event,
@@ -114,7 +114,7 @@ def _stated(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
     )
 
 
-_EDGES_OF_TIME = (b'"0001-', b'"9999-')
+_FIRST_YEAR, _LAST_YEAR = b'"0001-', b'"9999-'
 """How a time begins in JSON that its zone may push out of the calendar: Postgres takes it, and no client reads it."""
 
 
@@ -177,26 +177,13 @@ def copy_row(delivery: Delivery, tried_at: datetime | None) -> DeliveryRow:
 
     Without `tried_at` it does not count as a try.
     """
-    return DeliveryRow(
-        source=delivery.source,
-        identity=delivery.identity,
-        body_sha256=delivery.body_sha256,
-        received_at=delivery.received_at,
-        stream_seq=delivery.seq,
-        last_seq=delivery.seq,
-        first_version=(-delivery.seq,),
-        kind=delivery.kind,
-        via=delivery.via,
-        verified_by=delivery.verified_by,
-        attempts=0 if tried_at is None else 1,
-        first_tried_at=tried_at,
-    )
+    return DeliveryRow(**_standing(delivery, tried_at))
 
 
 def ledger_row(understood: Understood, tried_at: datetime | None) -> DeliveryRow:
     """The ledger's row of `understood`: where it stands, and what became of it."""
-    return replace(
-        copy_row(understood.delivery, tried_at),
+    return DeliveryRow(
+        **_standing(understood.delivery, tried_at),
         body_bytes=understood.body_bytes,
         version=(-understood.delivery.seq, RANKS[understood.status]),
         status=understood.status,
@@ -205,3 +192,21 @@ def ledger_row(understood: Understood, tried_at: datetime | None) -> DeliveryRow
         event_count=len(understood.statements),
         last_error=understood.error,
     )
+
+
+def _standing(delivery: Delivery, tried_at: datetime | None) -> dict[str, Any]:
+    """The columns of the ledger that say where a message stands."""
+    return {
+        "source": delivery.source,
+        "identity": delivery.identity,
+        "body_sha256": delivery.body_sha256,
+        "received_at": delivery.received_at,
+        "stream_seq": delivery.seq,
+        "last_seq": delivery.seq,
+        "first_version": (-delivery.seq,),
+        "kind": delivery.kind,
+        "via": delivery.via,
+        "verified_by": delivery.verified_by,
+        "attempts": 0 if tried_at is None else 1,
+        "first_tried_at": tried_at,
+    }
