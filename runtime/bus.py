@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -77,6 +76,22 @@ def servers(addresses: str) -> list[str]:
     return found
 
 
+class _Client(Client):
+    """nats-py's client, but for how it reads headers, which takes a third of its time for a message (measured).
+
+    Should a later nats-py do that by another method, it is as slow as it was, and nothing else.
+    """
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        headers = {}
+        for line in raw.decode(errors="replace").split("\r\n"):
+            name, colon, value = line.partition(":")
+            if colon:
+                headers[name] = value.strip()
+        return headers
+
+
 async def connect(
     url: str,
     service: str,
@@ -98,7 +113,8 @@ async def connect(
             on_closed()
 
     try:
-        return await nats.connect(
+        client = _Client()
+        await client.connect(
             servers(url),
             name=f"odooops-{service}",
             inbox_prefix=inbox_prefix(service),
@@ -111,6 +127,7 @@ async def connect(
             disconnected_cb=report,
             closed_cb=closed,
         )
+        return client
     except (nats.errors.Error, ValueError):
         raise BadSettings(
             f"NATS_URL_{service.upper()}, or else NATS_URL, is no address like nats://user:password@host:4222"

@@ -22,6 +22,8 @@ FORGOTTEN_S = 60.0
 """A reader that has not asked for so long is gone, and its consumer with it."""
 AWAY_S_MAX = 60.0
 """How long a reader waits for a broker that is away, or starting, before it gives up."""
+READ_COUNT = 64
+"""Messages on the way at a time: few enough to be in the processor's cache still when they are understood."""
 LOOK_S = 0.25
 """How soon a reader that waits for a message looks whether there is any more to wait for."""
 
@@ -117,5 +119,5 @@ class Reading:
             ),
         )
         self._came = 0
-        self._pull = Pull(self._nc, self._stream, self._name, streams.FETCH_COUNT)
+        self._pull = Pull(self._nc, self._stream, self._name, READ_COUNT)
         return self._pull

@@ -29,6 +29,7 @@ from providers.port import Source
 from read_models.registry import LEDGER
 from read_models.table import SCHEMA
 from runtime import bus, streams
+from runtime.garbage import seldom_collected
 from runtime.postgres import REBUILD_LOCK, own_fold_lock
 from runtime.reading import Reading
 from services.projector import shadow
@@ -262,19 +263,20 @@ class Replay:
         writing: asyncio.Task[None] | None = None
         batch: list[Understood] = []
         try:
-            async for messages in reading.upto(last):
-                batch += await self._understood(messages)
-                if len(batch) < BATCH_COUNT:
-                    continue
+            with seldom_collected():
+                async for messages in reading.upto(last):
+                    batch += await self._understood(messages)
+                    if len(batch) < BATCH_COUNT:
+                        continue
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.create_task(self._write(batch, count=count))
+                    batch = []
+                    await self._spare()
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(self._write(batch, count=count))
-                batch = []
-                await self._spare()
-            if writing is not None:
-                await writing
-            if batch:
-                await self._write(batch, count=count)
+                if batch:
+                    await self._write(batch, count=count)
         finally:
             if writing is not None and not writing.done():
                 writing.cancel()
