@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.advisor import AdvisorFindingFound
 from contracts.own import own_ref
 from contracts.version import Version
-from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement, as_json
+from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement, as_json, row_class
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class AdvisorFinding:
     """What one scan saw of one finding: seen in two scans, it is two rows and one `ref`."""
 

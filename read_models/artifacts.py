@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.jobs import ArtifactStored
-from read_models.port import EARLIEST, FACT, KEY, Index, ReadModel, Statement
+from read_models.port import EARLIEST, FACT, KEY, Index, ReadModel, Statement, row_class
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class Artifact:
     """An artifact, which never changes."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -18,10 +17,11 @@ from read_models.port import (
     Index,
     ReadModel,
     Statement,
+    row_class,
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class BackupJob:
     """A job on a backup, kept for the audit: who wanted what done to which database."""
 

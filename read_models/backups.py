@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -19,12 +18,13 @@ from read_models.port import (
     ReadModel,
     Statement,
     latest,
+    row_class,
 )
 
 OF_ITS_END = latest("end_version")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class Backup:
     """A snapshot. How it ended is a group of its own: the event that it was removed knows nothing of it."""
 

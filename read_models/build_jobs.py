@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -21,12 +20,13 @@ from read_models.port import (
     ReadModel,
     Statement,
     on,
+    row_class,
 )
 
 STEPS = TypeAdapter(list[BuildStep])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class BuildJob:
     """A job. It never goes back: a re-run is another job of another attempt."""
 

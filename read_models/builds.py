@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -17,10 +16,10 @@ from contracts.builds import (
     BuildStarted,
 )
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on
+from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on, row_class
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class Build:
     """A run attempt. Where only its jobs were heard of, `version` is empty and `status` is NULL: unknown."""
 

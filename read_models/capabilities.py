@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from read_models.port import (
     latest,
     listed_in,
     on,
+    row_class,
 )
 
 DECLARED = latest("declared_version")
@@ -28,7 +28,7 @@ OBSERVED = latest("observed_version")
 SCOPE = scope_ref(SOURCE, scope_of("capability"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class CapabilityRow:
     """A capability: what SSOT declares, and how mature it was found to be."""
 

@@ -8,7 +8,6 @@ conflict with an earlier body, an operator has the last word.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -28,6 +27,7 @@ from read_models.port import (
     ReadModel,
     Statement,
     latest,
+    row_class,
 )
 
 OF_THE_FIRST = latest("first_version")
@@ -45,7 +45,7 @@ SET_ASIDE: frozenset[str] = frozenset(("discarded", "redacted"))
 """By an operator's will: nothing of it is folded, whatever code may make of it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class DeliveryRow:
     """One delivery. `stream_seq` is where its body first stands in DELIVERIES, `last_seq` where it last does."""
 

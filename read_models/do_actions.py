@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.infrastructure import CloudActionObserved
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement
+from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, row_class
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class Action:
     """An action. It ends once: what was seen of it before never outranks its end."""
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.polls import PollEvent, PollFinished, PollStarted
 from contracts.version import Version
-from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement
+from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement, row_class
 
 PROVIDER = "digitalocean"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class Run:
     """A poll. One that was cut off stays `running` until somebody closes it as failed; its own end outranks that."""
 

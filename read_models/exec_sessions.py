@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -16,10 +15,21 @@ from contracts.exec_sessions import (
     ExecSessionRequested,
 )
 from contracts.version import Version
-from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, on
+from read_models.port import (
+    EARLIEST,
+    FACT,
+    GREATEST,
+    KEY,
+    LATEST,
+    VERSION,
+    ReadModel,
+    Statement,
+    on,
+    row_class,
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class ExecSession:
     """A session. One whose time is over may still be called open here: the view exec_sessions_now knows better."""
 

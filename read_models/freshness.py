@@ -7,19 +7,19 @@ polls and listings say has the ref of its scope, and is replaced by a refold as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
 from contracts.polls import WEBHOOKS, ListingCompleted, PollFinished, scope_ref
 from contracts.version import Version, moment, version
-from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest
+from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, row_class
 
 OF_THE_LIMIT = latest("limit_version")
 OF_THE_ERROR = latest("error_version")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class Freshness:
     """One scope of one source. ops.freshness_now says what follows from it at this moment."""
 

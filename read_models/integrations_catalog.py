@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -10,13 +9,24 @@ from contracts.catalogue import IntegrationDeclared, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, listed_in, on
+from read_models.port import (
+    FACT,
+    GREATEST,
+    KEY,
+    VERSION,
+    ReadModel,
+    Statement,
+    latest,
+    listed_in,
+    on,
+    row_class,
+)
 
 DECLARED = latest("declared_version")
 SCOPE = scope_ref(SOURCE, scope_of("integration"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class CatalogEntry:
     """An integration as SSOT declares it. `last_seen_at` is the last apply that listed it."""
 

@@ -5,19 +5,18 @@ Two groups that know nothing of each other: no apply of SSOT overwrites what was
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.catalogue import IntegrationDeclared, IntegrationObserved
 from contracts.version import Version
-from read_models.port import FACT, KEY, VERSION, ReadModel, Statement, as_json, latest, on
+from read_models.port import FACT, KEY, VERSION, ReadModel, Statement, as_json, latest, on, row_class
 
 DECLARED = latest("declared_version")
 OBSERVED = latest("observed_version")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class Installation:
     """An integration's installation. `declared_status` NULL: SSOT does not install it."""
 

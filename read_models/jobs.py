@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -20,13 +19,14 @@ from read_models.port import (
     Statement,
     as_json,
     latest,
+    row_class,
 )
 
 OF_THE_QUEUE = latest("queued_version")
 OF_THE_ERROR = latest("error_version")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class Job:
     """A job. Its last error outlives the attempt; its arguments may name people, so the plain reader sees none."""
 

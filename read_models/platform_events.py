@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.envelope import Event
 from contracts.registry import EVENTS
 from contracts.version import Version
-from read_models.port import KEY, LATEST, PERSONAL, VERSION, Index, ReadModel, Statement, on
+from read_models.port import KEY, LATEST, PERSONAL, VERSION, Index, ReadModel, Statement, on, row_class
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class PlatformEvent:
     """One event. `payload` is the event as published; it may name people, so the plain reader has no sight of it."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -19,12 +18,13 @@ from read_models.port import (
     ReadModel,
     Statement,
     as_json,
+    row_class,
 )
 
 NO_VERDICTS = ("error", "unknown")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class PolicyGateRun:
     """A question and its answer.
 

@@ -7,18 +7,17 @@ the same few rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.audit import CodePushed, RepositoryChanged
 from contracts.version import from_micros
-from read_models.port import EARLIEST, FACT, GREATEST, KEY, Index, ReadModel, Statement
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, Index, ReadModel, Statement, row_class
 
 DELETED = "deleted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class RepoAlias:
     """A name of a repository. Which name is today's is said by the view repositories_now."""
 

@@ -5,7 +5,6 @@ CI builds, deployments and polls are executions too and have tables of their own
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -23,10 +22,11 @@ from read_models.port import (
     ReadModel,
     Statement,
     on,
+    row_class,
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class Run:
     """An execution. `runner` is who executes it: a worker of ours, or the application that reports it."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -10,14 +9,25 @@ from contracts.catalogue import StarterDeclared, StarterObserved, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, listed_in, on
+from read_models.port import (
+    FACT,
+    GREATEST,
+    KEY,
+    VERSION,
+    ReadModel,
+    Statement,
+    latest,
+    listed_in,
+    on,
+    row_class,
+)
 
 DECLARED = latest("declared_version")
 OBSERVED = latest("observed_version")
 SCOPE = scope_ref(SOURCE, scope_of("starter"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class StarterRow:
     """A starter: what SSOT declares, and whether its collection was found to hold it."""
 

@@ -7,7 +7,6 @@ Read what counts now (status, deleted, archived, gone) from the view ops.work_it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -36,6 +35,7 @@ from read_models.port import (
     Statement,
     latest,
     on,
+    row_class,
 )
 
 NAMED = latest("named_version")
@@ -43,7 +43,7 @@ TYPED = latest("item_type_version")
 OF_PULL_REQUEST = latest("pull_request_version")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@row_class
 class WorkItem:
     """An item. Four groups: what every full sight states, what it states where it shows names and not bare ids, what
     only a pull request's payload states, and the type, which some senders show and some do not know.

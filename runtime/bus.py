@@ -119,8 +119,8 @@ async def connect(
             name=f"odooops-{service}",
             inbox_prefix=inbox_prefix(service),
             max_reconnect_attempts=-1,
-            reconnect_time_wait=streams.RECONNECT_WAIT_S,
-            connect_timeout=streams.CONNECT_S_MAX,
+            reconnect_time_wait=streams.RECONNECT_WAIT_S,  # type: ignore[arg-type]  # it takes parts of a second
+            connect_timeout=streams.CONNECT_S_MAX,  # type: ignore[arg-type]
             ping_interval=10,
             max_outstanding_pings=2,
             error_cb=report,
