@@ -32,6 +32,8 @@ from runtime.settings import BadSettings
 
 STREAM_FULL_CODES = {10047, 10054, 10077}
 """Not enough storage, message too large, maximum bytes: the stream takes no more."""
+ACK_TOKENS = 9
+"""Of the subject by which a message is acknowledged, where it names no domain."""
 _ATOMIC_REFUSED = "the atomic batch was refused"
 
 
@@ -284,7 +286,9 @@ async def read_delivery(js: JetStreamContext, seq: int) -> Delivery:
 
 def sequence_of(message: Msg) -> int:
     """The stream sequence of a message that a consumer delivered."""
-    return message.metadata.sequence.stream
+    # $JS.ACK.<stream>.<consumer>.<tries>.<sequence>…, or with domain and account in front: all of `metadata` costs more.
+    tokens = message.reply.split(".")
+    return int(tokens[5] if len(tokens) == ACK_TOKENS else tokens[7])
 
 
 async def publish_all(nc: Client, stream: str, messages: Sequence[Message]) -> None:

@@ -3,7 +3,10 @@
 import sys
 
 from runtime import process
+from runtime.garbage import seldom_collected
 from services.projector.app import main
 
 if __name__ == "__main__":
-    sys.exit(process.run("projector", main))
+    with seldom_collected():
+        code = process.run("projector", main)
+    sys.exit(code)
