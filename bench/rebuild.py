@@ -1,4 +1,4 @@
-"""Folding the whole log anew: its rate beside the hand-written loop, verification beside it, and what memory it takes."""
+"""Folding the whole log anew: its rate beside the hand-written loop, its memory, and verification beside it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,10 @@ class Run:
 
     deliveries: int
     seconds: float
+    replay_rate: float
+    """Deliveries per second into tables without indexes, before those are made and anything is compared."""
     cpu_s: float
     peak_bytes: int
-
-    @property
-    def rate(self) -> float:
-        """Deliveries per second, from the first look at the log to the swap."""
-        return self.deliveries / self.seconds
 
 
 async def run() -> list[Result]:
@@ -60,7 +57,8 @@ async def run() -> list[Result]:
     return [
         *results,
         measured(f"hand-written loop, {mixed}, rows only", "/s", [limit]),
-        measured(f"rebuild, {mixed}, to the swap", "/s", [runs[MANY].rate], LIMIT, [limit]),
+        measured(f"rebuild, {mixed}, replay", "/s", [runs[MANY].replay_rate], LIMIT, [limit]),
+        measured(f"rebuild, {mixed}, to the swap", "s", [runs[MANY].seconds]),
         measured(
             f"rebuild, peak memory at {MANY:,} deliveries",
             "MB",
@@ -83,7 +81,8 @@ async def _by_turns(given: Servers, js: JetStreamContext) -> list[Result]:
     github = f"{DELIVERIES:,} deliveries of GitHub"
     return [
         measured(f"hand-written loop, {github}, rows only, beside rebuilds", "/s", limits),
-        measured(f"rebuild, {github}, to the swap", "/s", [each.rate for each in rebuilt], LIMIT, limits),
+        measured(f"rebuild, {github}, replay", "/s", [each.replay_rate for each in rebuilt], LIMIT, limits),
+        measured(f"rebuild, {github}, to the swap", "s", [each.seconds for each in rebuilt]),
         measured(
             f"rebuild, {github}, CPU of its process per delivery",
             "µs",

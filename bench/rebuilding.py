@@ -1,6 +1,7 @@
-"""One rebuild or verification as a process of its own: `python -m bench.rebuilding rebuild|verify NATS_URL DATABASE_URL`.
+"""A rebuild or verification as a process of its own: `python -m bench.rebuilding rebuild|verify NATS_URL DATABASE_URL`.
 
-It does what `odooops rebuild` does, and prints a line of JSON: deliveries, seconds, CPU seconds, peak RSS in bytes.
+It does what `odooops rebuild` does, and prints a line of JSON: deliveries, seconds, deliveries per second while it
+replayed, CPU seconds, peak RSS in bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from runtime import bus, postgres
-from services.projector.rebuild import Work, rebuild
+from services.projector.rebuild import Progress, Work, rebuild
 from tests.samples import SOURCES
 
 STATEMENT_S_MAX = 3_600
@@ -23,11 +24,12 @@ DIFFERENCES = 10
 async def main(what: str, nats_url: str, database_url: str) -> None:
     nc = await bus.connect(nats_url, "operator")
     engine = postgres.make_engine(database_url, "bench", STATEMENT_S_MAX)
-    work = Work(nc, engine, SOURCES, lambda progress: None)
+    told: list[Progress] = []
+    work = Work(nc, engine, SOURCES, told.append)
     done = await rebuild(work, limit=DIFFERENCES, dry_run=what == "verify")
     await engine.dispose()
     await nc.close()
-    print(json.dumps([done.deliveries, done.seconds, time.process_time(), _peak_bytes()]))
+    print(json.dumps([done.deliveries, done.seconds, told[-1].rate, time.process_time(), _peak_bytes()]))
 
 
 def _peak_bytes() -> int:

@@ -286,7 +286,7 @@ async def read_delivery(js: JetStreamContext, seq: int) -> Delivery:
 
 def sequence_of(message: Msg) -> int:
     """The stream sequence of a message that a consumer delivered."""
-    # $JS.ACK.<stream>.<consumer>.<tries>.<sequence>…, or with domain and account in front: all of `metadata` costs more.
+    # $JS.ACK.<stream>.<consumer>.<tries>.<sequence>…, or with domain and account in front: `metadata` is all of it.
     tokens = message.reply.split(".")
     return int(tokens[5] if len(tokens) == ACK_TOKENS else tokens[7])
 
