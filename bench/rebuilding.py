@@ -29,7 +29,8 @@ async def main(what: str, nats_url: str, database_url: str) -> None:
     done = await rebuild(work, limit=DIFFERENCES, dry_run=what == "verify")
     await engine.dispose()
     await nc.close()
-    print(json.dumps([done.deliveries, done.seconds, told[-1].rate, time.process_time(), _peak_bytes()]))
+    rate = [each.rate for each in told if each.phase == "replaying"][-1]
+    print(json.dumps([done.deliveries, done.seconds, rate, time.process_time(), _peak_bytes()]))
 
 
 def _peak_bytes() -> int:

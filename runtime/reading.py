@@ -81,6 +81,8 @@ class Reading:
         while True:
             try:
                 pull = self._pull or await self._open()
+                if pull is None:
+                    return [], False
                 messages = await pull.fetch(LOOK_S)
                 if messages:
                     self._came += len(messages)
@@ -98,14 +100,15 @@ class Reading:
                 self._pull = None
                 await asyncio.sleep(streams.RECONNECT_WAIT_S)
 
-    async def _open(self) -> Pull:
+    async def _open(self) -> Pull | None:
+        """Make the consumer; None where there is nothing for it yet."""
         self._name = f"reading_{NUID().next().decode()}"
         start: dict[str, object] = {"deliver_policy": DeliverPolicy.ALL}
         if self.position:
             start = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self.position + 1}
         elif self._since is not None:
             start = {"deliver_policy": DeliverPolicy.BY_START_TIME, "opt_start_time": self._since}
-        await self._js.add_consumer(
+        made = await self._js.add_consumer(
             self._stream,
             ConsumerConfig(
                 name=self._name,
@@ -120,4 +123,4 @@ class Reading:
         )
         self._came = 0
         self._pull = Pull(self._nc, self._stream, self._name, READ_COUNT)
-        return self._pull
+        return self._pull if made.num_pending else None
