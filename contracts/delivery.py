@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Literal, get_args
+
+from contracts.record import record
 
 Via = Literal["webhook", "poll", "cli", "job", "gate", "ssot"]
 VIAS = frozenset(get_args(Via))
@@ -46,7 +48,7 @@ class UnreadableDelivery(ValueError):
     """a message in DELIVERIES that OdooOps did not write"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Delivery:
     """One delivery. `kind` is a dotted path of subject tokens; `headers` are the sender's, lower-cased."""
 

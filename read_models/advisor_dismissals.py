@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.advisor import AdvisorDecision, AdvisorFindingDismissed, AdvisorFindingReopened
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, KEY, LATEST, VERSION, ReadModel, Statement, on, row_class
+from read_models.port import FACT, KEY, LATEST, VERSION, ReadModel, Statement, on
 
 
-@row_class
+@record
 class AdvisorDismissal:
     """The newest decision about a finding."""
 

@@ -7,11 +7,12 @@ from typing import Annotated
 
 from contracts.advisor import AdvisorFindingFound
 from contracts.own import own_ref
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement, as_json, row_class
+from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement, as_json
 
 
-@row_class
+@record
 class AdvisorFinding:
     """What one scan saw of one finding: seen in two scans, it is two rows and one `ref`."""
 

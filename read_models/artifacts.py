@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.jobs import ArtifactStored
-from read_models.port import EARLIEST, FACT, KEY, Index, ReadModel, Statement, row_class
+from contracts.record import record
+from read_models.port import EARLIEST, FACT, KEY, Index, ReadModel, Statement
 
 
-@row_class
+@record
 class Artifact:
     """An artifact, which never changes."""
 

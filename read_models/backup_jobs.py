@@ -6,22 +6,12 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.backups import BackupJobEvent, BackupJobFinished, BackupJobQueued, BackupJobStarted
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import (
-    EARLIEST,
-    FACT,
-    GREATEST,
-    KEY,
-    LATEST,
-    VERSION,
-    Index,
-    ReadModel,
-    Statement,
-    row_class,
-)
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement
 
 
-@row_class
+@record
 class BackupJob:
     """A job on a backup, kept for the audit: who wanted what done to which database."""
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.backups import BackupEvent, BackupExpired, BackupFinished, BackupStarted
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import (
     EARLIEST,
@@ -18,13 +19,12 @@ from read_models.port import (
     ReadModel,
     Statement,
     latest,
-    row_class,
 )
 
 OF_ITS_END = latest("end_version")
 
 
-@row_class
+@record
 class Backup:
     """A snapshot. How it ended is a group of its own: the event that it was removed knows nothing of it."""
 

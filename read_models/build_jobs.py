@@ -8,25 +8,14 @@ from typing import Annotated
 from pydantic import TypeAdapter
 
 from contracts.builds import BuildJobEvent, BuildJobFinished, BuildJobQueued, BuildJobStarted, BuildStep
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import (
-    EARLIEST,
-    FACT,
-    GREATEST,
-    KEY,
-    LATEST,
-    VERSION,
-    Index,
-    ReadModel,
-    Statement,
-    on,
-    row_class,
-)
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on
 
 STEPS = TypeAdapter(list[BuildStep])
 
 
-@row_class
+@record
 class BuildJob:
     """A job. It never goes back: a re-run is another job of another attempt."""
 

@@ -15,11 +15,12 @@ from contracts.builds import (
     BuildQueued,
     BuildStarted,
 )
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on, row_class
+from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on
 
 
-@row_class
+@record
 class Build:
     """A run attempt. Where only its jobs were heard of, `version` is empty and `status` is NULL: unknown."""
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from contracts.catalogue import CapabilityDeclared, CapabilityObserved, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import (
     FACT,
@@ -20,7 +21,6 @@ from read_models.port import (
     latest,
     listed_in,
     on,
-    row_class,
 )
 
 DECLARED = latest("declared_version")
@@ -28,7 +28,7 @@ OBSERVED = latest("observed_version")
 SCOPE = scope_ref(SOURCE, scope_of("capability"))
 
 
-@row_class
+@record
 class CapabilityRow:
     """A capability: what SSOT declares, and how mature it was found to be."""
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from contracts.ledger import DeliveryDiscarded, DeliveryRedacted
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import (
     EARLIEST,
@@ -27,7 +28,6 @@ from read_models.port import (
     ReadModel,
     Statement,
     latest,
-    row_class,
 )
 
 OF_THE_FIRST = latest("first_version")
@@ -45,7 +45,7 @@ SET_ASIDE: frozenset[str] = frozenset(("discarded", "redacted"))
 """By an operator's will: nothing of it is folded, whatever code may make of it."""
 
 
-@row_class
+@record
 class DeliveryRow:
     """One delivery. `stream_seq` is where its body first stands in DELIVERIES, `last_seq` where it last does."""
 

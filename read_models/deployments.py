@@ -6,22 +6,12 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.deployments import DeploymentCreated, DeploymentEvent, DeploymentStatusChanged
+from contracts.record import record
 from contracts.version import Version, micros
-from read_models.port import (
-    EARLIEST,
-    FACT,
-    GREATEST,
-    KEY,
-    LATEST,
-    VERSION,
-    Index,
-    ReadModel,
-    Statement,
-    row_class,
-)
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement
 
 
-@row_class
+@record
 class Deployment:
     """A deployment. Before its first status was heard of, `status` is NULL: unknown.
 

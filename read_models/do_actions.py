@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.infrastructure import CloudActionObserved
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, row_class
+from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement
 
 
-@row_class
+@record
 class Action:
     """An action. It ends once: what was seen of it before never outranks its end."""
 

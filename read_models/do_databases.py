@@ -10,11 +10,12 @@ from typing import Annotated
 
 from contracts.infrastructure import DatabaseClusterObserved
 from contracts.polls import ListingCompleted
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed, row_class
+from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed
 
 
-@row_class
+@record
 class Database:
     """A cluster. One that only a listing named has an empty `version`: nothing else is known of it."""
 

@@ -12,11 +12,12 @@ from typing import Annotated
 
 from contracts.infrastructure import FirewallObserved, FirewallRule
 from contracts.polls import ListingCompleted
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed, row_class
+from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed
 
 
-@row_class
+@record
 class Firewall:
     """A firewall. One that only a listing named has an empty `version`: nothing else is known of it."""
 

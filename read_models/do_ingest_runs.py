@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.polls import PollEvent, PollFinished, PollStarted
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement, row_class
+from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement
 
 PROVIDER = "digitalocean"
 
 
-@row_class
+@record
 class Run:
     """A poll. One that was cut off stays `running` until somebody closes it as failed; its own end outranks that."""
 

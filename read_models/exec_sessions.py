@@ -14,22 +14,12 @@ from contracts.exec_sessions import (
     ExecSessionOpened,
     ExecSessionRequested,
 )
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import (
-    EARLIEST,
-    FACT,
-    GREATEST,
-    KEY,
-    LATEST,
-    VERSION,
-    ReadModel,
-    Statement,
-    on,
-    row_class,
-)
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, on
 
 
-@row_class
+@record
 class ExecSession:
     """A session. One whose time is over may still be called open here: the view exec_sessions_now knows better."""
 

@@ -12,14 +12,15 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.polls import WEBHOOKS, ListingCompleted, PollFinished, scope_ref
+from contracts.record import record
 from contracts.version import Version, moment, version
-from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, row_class
+from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest
 
 OF_THE_LIMIT = latest("limit_version")
 OF_THE_ERROR = latest("error_version")
 
 
-@row_class
+@record
 class Freshness:
     """One scope of one source. ops.freshness_now says what follows from it at this moment."""
 

@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.health import HealthcheckCompleted
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import KEY, LATEST, VERSION, Index, ReadModel, Statement, row_class
+from read_models.port import KEY, LATEST, VERSION, Index, ReadModel, Statement
 
 
-@row_class
+@record
 class HealthcheckRun:
     """One check. `ref` names what is checked, so that its rows in order of `checked_at` are its history."""
 

@@ -8,25 +8,15 @@ from typing import Annotated
 from contracts.catalogue import IntegrationDeclared, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import (
-    FACT,
-    GREATEST,
-    KEY,
-    VERSION,
-    ReadModel,
-    Statement,
-    latest,
-    listed_in,
-    on,
-    row_class,
-)
+from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, listed_in, on
 
 DECLARED = latest("declared_version")
 SCOPE = scope_ref(SOURCE, scope_of("integration"))
 
 
-@row_class
+@record
 class CatalogEntry:
     """An integration as SSOT declares it. `last_seen_at` is the last apply that listed it."""
 

@@ -9,14 +9,15 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.catalogue import IntegrationDeclared, IntegrationObserved
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, KEY, VERSION, ReadModel, Statement, as_json, latest, on, row_class
+from read_models.port import FACT, KEY, VERSION, ReadModel, Statement, as_json, latest, on
 
 DECLARED = latest("declared_version")
 OBSERVED = latest("observed_version")
 
 
-@row_class
+@record
 class Installation:
     """An integration's installation. `declared_status` NULL: SSOT does not install it."""
 

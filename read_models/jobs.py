@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.jobs import JobEvent, JobFinished, JobQueued, JobStarted
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import (
     EARLIEST,
@@ -19,14 +20,13 @@ from read_models.port import (
     Statement,
     as_json,
     latest,
-    row_class,
 )
 
 OF_THE_QUEUE = latest("queued_version")
 OF_THE_ERROR = latest("error_version")
 
 
-@row_class
+@record
 class Job:
     """A job. Its last error outlives the attempt; its arguments may name people, so the plain reader sees none."""
 

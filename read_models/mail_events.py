@@ -19,10 +19,11 @@ from contracts.mail import (
     MailStored,
     MailUnsubscribed,
 )
-from read_models.port import EARLIEST, FACT, KEY, PERSONAL, Index, ReadModel, Statement, on, row_class
+from contracts.record import record
+from read_models.port import EARLIEST, FACT, KEY, PERSONAL, Index, ReadModel, Statement, on
 
 
-@row_class
+@record
 class Mail:
     """One step. `ref` is made of domain, timestamp text and event id, so webhook and Events API give one row.
 

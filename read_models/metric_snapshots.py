@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.health import MetricRecorded
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import KEY, LATEST, VERSION, Index, ReadModel, Statement, row_class
+from read_models.port import KEY, LATEST, VERSION, Index, ReadModel, Statement
 
 
-@row_class
+@record
 class MetricSnapshot:
     """One figure. `ref` is the thing that it is a figure of, `source` who measured it."""
 

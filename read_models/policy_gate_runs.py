@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.gates import GateEvaluated
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import (
     EARLIEST,
@@ -18,13 +19,12 @@ from read_models.port import (
     ReadModel,
     Statement,
     as_json,
-    row_class,
 )
 
 NO_VERDICTS = ("error", "unknown")
 
 
-@row_class
+@record
 class PolicyGateRun:
     """A question and its answer.
 

@@ -11,22 +11,13 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
 from types import NoneType, UnionType
-from typing import (
-    Any,
-    Generic,
-    Literal,
-    TypeVar,
-    Union,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic_core import to_json
 
 from contracts.envelope import Event
 from contracts.polls import ListingCompleted
+from contracts.record import record
 from contracts.version import Version
 
 E = TypeVar("E", bound=Event)
@@ -79,7 +70,7 @@ class Column:
     personal: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Statement(Generic[E]):
     """One event as one delivery states it. `data` is the event's JSON, as it is published."""
 
@@ -137,15 +128,6 @@ class ReadModel(Generic[Row]):
     def key(self) -> tuple[str, ...]:
         """The names of the key columns."""
         return tuple(column.name for column in self.columns if column.rule.name == "key")
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def row_class(described: type[Row]) -> type[Row]:
-    """A class of rows, whose fields are the columns.
-
-    A row never changes: type checkers see to that. At run time that would cost three times the making of a row.
-    """
-    return dataclass(slots=True, kw_only=True)(described)
 
 
 def on(*events: type[Event], fold: Fold) -> dict[type[Event], Fold]:

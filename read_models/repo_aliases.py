@@ -11,13 +11,14 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.audit import CodePushed, RepositoryChanged
+from contracts.record import record
 from contracts.version import from_micros
-from read_models.port import EARLIEST, FACT, GREATEST, KEY, Index, ReadModel, Statement, row_class
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, Index, ReadModel, Statement
 
 DELETED = "deleted"
 
 
-@row_class
+@record
 class RepoAlias:
     """A name of a repository. Which name is today's is said by the view repositories_now."""
 

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.envelope import RunEvent
+from contracts.record import record
 from contracts.registry import EVENTS
 from contracts.version import Version
-from read_models.port import KEY, LATEST, VERSION, Index, ReadModel, Statement, on, row_class
+from read_models.port import KEY, LATEST, VERSION, Index, ReadModel, Statement, on
 
 
-@row_class
+@record
 class RunEventRow:
     """One event of a run. The event's own JSON is in ops.platform_events under the same `event_id`."""
 

@@ -9,24 +9,13 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.jobs import JobRunEvent, JobRunFinished, JobRunProgressed, JobRunStarted
+from contracts.record import record
 from contracts.runs import ReportedRun, RunFinished, RunQueued, RunStarted
 from contracts.version import Version
-from read_models.port import (
-    EARLIEST,
-    FACT,
-    GREATEST,
-    KEY,
-    LATEST,
-    VERSION,
-    Index,
-    ReadModel,
-    Statement,
-    on,
-    row_class,
-)
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on
 
 
-@row_class
+@record
 class Run:
     """An execution. `runner` is who executes it: a worker of ours, or the application that reports it."""
 

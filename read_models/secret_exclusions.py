@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Annotated
 
 from contracts.ledger import SecretExcluded
-from read_models.port import FACT, KEY, ReadModel, Statement, row_class
+from contracts.record import record
+from read_models.port import FACT, KEY, ReadModel, Statement
 
 
-@row_class
+@record
 class SecretExclusion:
     """A secret by its name, and a span of time by when deliveries were received: `since` is in it, `until` is not."""
 

@@ -8,26 +8,16 @@ from typing import Annotated
 from contracts.catalogue import StarterDeclared, StarterObserved, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import (
-    FACT,
-    GREATEST,
-    KEY,
-    VERSION,
-    ReadModel,
-    Statement,
-    latest,
-    listed_in,
-    on,
-    row_class,
-)
+from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, listed_in, on
 
 DECLARED = latest("declared_version")
 OBSERVED = latest("observed_version")
 SCOPE = scope_ref(SOURCE, scope_of("starter"))
 
 
-@row_class
+@record
 class StarterRow:
     """A starter: what SSOT declares, and whether its collection was found to hold it."""
 

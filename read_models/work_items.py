@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from contracts.observation import WORK_ITEM_KINDS
 from contracts.polls import ListingCompleted
+from contracts.record import record
 from contracts.version import Version, from_micros
 from contracts.work_items import (
     WorkItemClosed,
@@ -35,7 +36,6 @@ from read_models.port import (
     Statement,
     latest,
     on,
-    row_class,
 )
 
 NAMED = latest("named_version")
@@ -43,7 +43,7 @@ TYPED = latest("item_type_version")
 OF_PULL_REQUEST = latest("pull_request_version")
 
 
-@row_class
+@record
 class WorkItem:
     """An item. Four groups: what every full sight states, what it states where it shows names and not bare ids, what
     only a pull request's payload states, and the type, which some senders show and some do not know.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from contracts import delivery as wire
 from contracts.delivery import Delivery, UnreadableDelivery
 from contracts.envelope import Event
 from contracts.observation import is_observed
+from contracts.record import record
 from contracts.text import clean
 from contracts.version import from_micros, micros, version
 from providers.port import Ignored, Source, Unintelligible
@@ -26,7 +27,7 @@ REFOLD_IMPOSSIBLE = "refold_impossible"
 MICROSECONDS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Understood:
     """A delivery, what it states, and how it ended: `reason` is a slug, `error` a sentence."""
 
