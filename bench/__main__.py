@@ -12,10 +12,17 @@ from pathlib import Path
 
 import uvloop
 
-from bench import ingest, latency, meaning, projector, starts
+from bench import ingest, latency, meaning, projector, rebuild, starts
 from bench.result import Result
 
-SUITES = {"meaning": meaning, "ingest": ingest, "projector": projector, "latency": latency, "starts": starts}
+SUITES = {
+    "meaning": meaning,
+    "ingest": ingest,
+    "projector": projector,
+    "rebuild": rebuild,
+    "latency": latency,
+    "starts": starts,
+}
 RESULTS = Path(__file__).parent / "results.md"
 PACKAGES = (
     "nats-py",

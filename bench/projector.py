@@ -40,7 +40,7 @@ async def run() -> list[Result]:
         results: list[Result] = []
         for words, stream in STREAMS.items():
             await js.purge_stream(streams.DELIVERIES)
-            await _fill(nc, stream(DELIVERIES))
+            await fill(nc, stream(DELIVERIES))
             results += await _by_turns(given, js, words, weigh=not results)
         await nc.close()
     return results
@@ -53,8 +53,8 @@ async def _by_turns(given: Servers, js: JetStreamContext, words: str, *, weigh: 
     costs: list[float] = []
     weight: list[Result] = []
     for _ in range(REPEATS):
-        limits.append((await _drain(given, js, by_hand=True))[0])
-        rate, cost = await _drain(given, js, by_hand=False)
+        limits.append((await drain(given, js, by_hand=True))[0])
+        rate, cost = await drain(given, js, by_hand=False)
         rates.append(rate)
         costs.append(cost)
         if weigh and not weight:
@@ -73,7 +73,8 @@ async def _by_turns(given: Servers, js: JetStreamContext, words: str, *, weigh: 
     ]
 
 
-async def _fill(nc: Client, entries: Iterable[Delivery]) -> None:
+async def fill(nc: Client, entries: Iterable[Delivery]) -> None:
+    """Put deliveries into the log."""
     batch: list[Message] = []
     for entry in entries:
         batch.append(Message(entry.subject, entry.body, wire.to_headers(entry)))
@@ -83,8 +84,13 @@ async def _fill(nc: Client, entries: Iterable[Delivery]) -> None:
     await bus.publish_all(nc, streams.DELIVERIES, batch)
 
 
-async def _drain(given: Servers, js: JetStreamContext, *, by_hand: bool) -> tuple[float, float]:
-    """Deliveries per second from the first one taken to the last one acknowledged; and µs of CPU for each."""
+async def drain(
+    given: Servers, js: JetStreamContext, *, by_hand: bool, count: int = DELIVERIES
+) -> tuple[float, float]:
+    """The `count` deliveries of the log into empty tables: how many per second, and µs of CPU for each.
+
+    From the first one taken to the last one acknowledged.
+    """
     await _forget(given, js)
     async with _loop(given, by_hand) as process:
         async with asyncio.timeout(DRAIN_S_MAX):
@@ -97,7 +103,7 @@ async def _drain(given: Servers, js: JetStreamContext, *, by_hand: bool) -> tupl
                     break
                 await asyncio.sleep(POLL_S)
         took = time.perf_counter() - started
-        return DELIVERIES / took, 1e6 * (cpu_s(process.pid) - cpu) / DELIVERIES
+        return count / took, 1e6 * (cpu_s(process.pid) - cpu) / count
 
 
 @asynccontextmanager

@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Literal, get_args
 
+from contracts.record import record
+
 Via = Literal["webhook", "poll", "cli", "job", "gate", "ssot"]
+VIAS = frozenset(get_args(Via))
 
 SUBJECT_ROOT = "deliveries"
 TOKEN_CHARS_MAX = 64
@@ -45,7 +48,7 @@ class UnreadableDelivery(ValueError):
     """a message in DELIVERIES that OdooOps did not write"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Delivery:
     """One delivery. `kind` is a dotted path of subject tokens; `headers` are the sender's, lower-cased."""
 
@@ -140,7 +143,7 @@ def from_message(subject: str, headers: Mapping[str, str], body: bytes, seq: int
     source, kind = matched.groups()
     try:
         via = headers[VIA]
-        if via not in get_args(Via):
+        if via not in VIAS:
             raise UnreadableDelivery(f"{VIA} is {via!r}")
         received_at = datetime.fromisoformat(headers[RECEIVED_AT])
         if received_at.tzinfo is None:

@@ -7,12 +7,13 @@ https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
@@ -36,6 +37,16 @@ NAMESPACE = UUID("6f7a1c52-9d0e-5a9b-8c53-0d1b8a6f4e21")
 """The uuid5 namespace of event ids. It never changes: every stored id depends on it."""
 
 _UNSAFE_IN_HEADER = re.compile(r"[^!#$&-~]+")
+
+
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+
+
+def _uuid5(name: str) -> str:
+    """`str(uuid5(NAMESPACE, name))` without making a UUID, which takes twice as long."""
+    digits = hashlib.sha1(NAMESPACE.bytes + name.encode(), usedforsecurity=False).hexdigest()
+    variant = _VARIANT[digits[16]]
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 class Event(BaseModel):
@@ -64,7 +75,7 @@ class Event(BaseModel):
     @cached_property
     def id(self) -> str:
         """One id per fact: uuid5 of type, ref, moment and fact."""
-        return str(uuid5(NAMESPACE, "\x1f".join((self.type, self.ref, repr(self.moment), self.fact))))
+        return _uuid5("\x1f".join((self.type, self.ref, repr(self.moment), self.fact)))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy, with an id of its own where `update` makes it another fact."""

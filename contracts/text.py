@@ -20,7 +20,7 @@ _REFUSED = re.compile("[\x00\ud800-\udfff]")
 _NUL_MARK = b"\\u0000"
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 """An escaped NUL; after an even number of backslashes `u0000` is text."""
-_NO_NUMBERS = (b"NaN", b"Infinity")
+_NAN, _INFINITY = b"NaN", b"Infinity"
 """The fast parser takes these, which are not JSON; inside a text they are words like any other."""
 
 
@@ -98,14 +98,19 @@ def document(body: bytes) -> Any:
 
 def _for_the_fast_parser(body: bytes) -> bytes | None:
     """`body` with each escaped NUL replaced, as the fast parser may have it; None where only the slow one may judge."""
-    if _NUL_MARK in body:
+    if b"\\" in body and _has(body, _NUL_MARK):
         body = _NUL.sub(rb"\1\\ufffd", body)
-    if any(mark in body for mark in _NO_NUMBERS):
+    if _has(body, _NAN) or _has(body, _INFINITY):
         try:
             from_json(body, allow_inf_nan=False)
         except ValueError:
             return None
     return body
+
+
+def _has(body: bytes, mark: bytes) -> bool:
+    """Whether `mark` is in `body`, looked for from its end: CPython does that in half the time (measured)."""
+    return body.rfind(mark) >= 0
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.advisor import AdvisorDecision, AdvisorFindingDismissed, AdvisorFindingReopened
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import FACT, KEY, LATEST, VERSION, ReadModel, Statement, on
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class AdvisorDismissal:
     """The newest decision about a finding."""
 

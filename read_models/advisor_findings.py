@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.advisor import AdvisorFindingFound
 from contracts.own import own_ref
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement, as_json
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class AdvisorFinding:
     """What one scan saw of one finding: seen in two scans, it is two rows and one `ref`."""
 

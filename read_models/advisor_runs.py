@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.advisor import AdvisorRunEvent, AdvisorRunFinished, AdvisorRunStarted
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class AdvisorRun:
     """A scan. Complete is one that succeeded and of which `finding_count` findings are at hand."""
 

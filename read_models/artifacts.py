@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.jobs import ArtifactStored
+from contracts.record import record
 from read_models.port import EARLIEST, FACT, KEY, Index, ReadModel, Statement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Artifact:
     """An artifact, which never changes."""
 

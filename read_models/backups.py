@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.backups import BackupEvent, BackupExpired, BackupFinished, BackupStarted
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import (
     EARLIEST,
@@ -24,7 +24,7 @@ from read_models.port import (
 OF_ITS_END = latest("end_version")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Backup:
     """A snapshot. How it ended is a group of its own: the event that it was removed knows nothing of it."""
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import TypeAdapter
 
 from contracts.builds import BuildJobEvent, BuildJobFinished, BuildJobQueued, BuildJobStarted, BuildStep
+from contracts.record import record
 from contracts.version import Version
-from read_models.port import (
-    EARLIEST,
-    FACT,
-    GREATEST,
-    KEY,
-    LATEST,
-    VERSION,
-    Index,
-    ReadModel,
-    Statement,
-    on,
-)
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on
 
 STEPS = TypeAdapter(list[BuildStep])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class BuildJob:
     """A job. It never goes back: a re-run is another job of another attempt."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -16,11 +15,12 @@ from contracts.builds import (
     BuildQueued,
     BuildStarted,
 )
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Build:
     """A run attempt. Where only its jobs were heard of, `version` is empty and `status` is NULL: unknown."""
 

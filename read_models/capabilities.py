@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.catalogue import CapabilityDeclared, CapabilityObserved, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import (
     FACT,
@@ -28,7 +28,7 @@ OBSERVED = latest("observed_version")
 SCOPE = scope_ref(SOURCE, scope_of("capability"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CapabilityRow:
     """A capability: what SSOT declares, and how mature it was found to be."""
 

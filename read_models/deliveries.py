@@ -8,11 +8,11 @@ conflict with an earlier body, an operator has the last word.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
 from contracts.ledger import DeliveryDiscarded, DeliveryRedacted
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import (
     EARLIEST,
@@ -49,7 +49,7 @@ EXCLUDED_RANK = (RANKS["projected"], 1)
 """Of those: further than projected, less than a conflict, which the message that stands first makes of others."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DeliveryRow:
     """One delivery. `stream_seq` is where its body first stands in DELIVERIES, `last_seq` where it last does."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.deployments import DeploymentTargetChanged
+from contracts.record import record
 from contracts.version import NOTHING_STATED, Version
 from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, latest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DeploymentTarget:
     """A target. `previous_ref` is what the provider says that it served before: NULL where it does not say."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.infrastructure import CloudActionObserved
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Action:
     """An action. It ends once: what was seen of it before never outranks its end."""
 

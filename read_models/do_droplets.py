@@ -5,17 +5,17 @@ Nothing removes a row: ops.do_droplets_now says which are gone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.infrastructure import DropletObserved
 from contracts.polls import ListingCompleted
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Droplet:
     """A machine. One that only a listing named has an empty `version`: nothing else is known of it."""
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.infrastructure import FirewallObserved, FirewallRule
 from contracts.polls import ListingCompleted
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Firewall:
     """A firewall. One that only a listing named has an empty `version`: nothing else is known of it."""
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.polls import PollEvent, PollFinished, PollStarted
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import FACT, KEY, LATEST, VERSION, Index, ReadModel, Statement
 
 PROVIDER = "digitalocean"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Run:
     """A poll. One that was cut off stays `running` until somebody closes it as failed; its own end outranks that."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,11 +14,12 @@ from contracts.exec_sessions import (
     ExecSessionOpened,
     ExecSessionRequested,
 )
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, on
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ExecSession:
     """A session. One whose time is over may still be called open here: the view exec_sessions_now knows better."""
 

@@ -7,11 +7,12 @@ polls and listings say has the ref of its scope, and is replaced by a refold as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
 from contracts.polls import WEBHOOKS, ListingCompleted, PollFinished, scope_ref
+from contracts.record import record
 from contracts.version import Version, moment, version
 from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest
 
@@ -19,7 +20,7 @@ OF_THE_LIMIT = latest("limit_version")
 OF_THE_ERROR = latest("error_version")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Freshness:
     """One scope of one source. ops.freshness_now says what follows from it at this moment."""
 

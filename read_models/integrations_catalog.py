@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.catalogue import IntegrationDeclared, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, listed_in, on
 
@@ -16,7 +16,7 @@ DECLARED = latest("declared_version")
 SCOPE = scope_ref(SOURCE, scope_of("integration"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CatalogEntry:
     """An integration as SSOT declares it. `last_seen_at` is the last apply that listed it."""
 

@@ -5,11 +5,11 @@ Two groups that know nothing of each other: no apply of SSOT overwrites what was
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.catalogue import IntegrationDeclared, IntegrationObserved
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import FACT, KEY, VERSION, ReadModel, Statement, as_json, latest, on
 
@@ -17,7 +17,7 @@ DECLARED = latest("declared_version")
 OBSERVED = latest("observed_version")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Installation:
     """An integration's installation. `declared_status` NULL: SSOT does not install it."""
 

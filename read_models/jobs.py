@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.jobs import JobEvent, JobFinished, JobQueued, JobStarted
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import (
     EARLIEST,
@@ -26,7 +26,7 @@ OF_THE_QUEUE = latest("queued_version")
 OF_THE_ERROR = latest("error_version")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Job:
     """A job. Its last error outlives the attempt; its arguments may name people, so the plain reader sees none."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -20,10 +19,11 @@ from contracts.mail import (
     MailStored,
     MailUnsubscribed,
 )
+from contracts.record import record
 from read_models.port import EARLIEST, FACT, KEY, PERSONAL, Index, ReadModel, Statement, on
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Mail:
     """One step. `ref` is made of domain, timestamp text and event id, so webhook and Events API give one row.
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.health import MetricRecorded
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import KEY, LATEST, VERSION, Index, ReadModel, Statement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class MetricSnapshot:
     """One figure. `ref` is the thing that it is a figure of, `source` who measured it."""
 

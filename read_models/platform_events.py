@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.envelope import Event
+from contracts.record import record
 from contracts.registry import EVENTS
 from contracts.version import Version
 from read_models.port import KEY, LATEST, PERSONAL, VERSION, Index, ReadModel, Statement, on
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PlatformEvent:
     """One event. `payload` is the event as published; it may name people, so the plain reader has no sight of it."""
 

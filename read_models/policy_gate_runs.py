@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.gates import GateEvaluated
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import (
     EARLIEST,
@@ -24,7 +24,7 @@ from read_models.port import (
 NO_VERDICTS = ("error", "unknown")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PolicyGateRun:
     """A question and its answer.
 

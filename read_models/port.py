@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from contracts.envelope import Event
 from contracts.polls import ListingCompleted
+from contracts.record import record
 from contracts.version import Version
 
 E = TypeVar("E", bound=Event)
@@ -69,7 +70,7 @@ class Column:
     personal: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Statement(Generic[E]):
     """One event as one delivery states it. `data` is the event's JSON, as it is published."""
 

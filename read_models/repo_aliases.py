@@ -7,18 +7,18 @@ the same few rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.audit import CodePushed, RepositoryChanged
+from contracts.record import record
 from contracts.version import from_micros
 from read_models.port import EARLIEST, FACT, GREATEST, KEY, Index, ReadModel, Statement
 
 DELETED = "deleted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class RepoAlias:
     """A name of a repository. Which name is today's is said by the view repositories_now."""
 

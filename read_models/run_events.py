@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.envelope import RunEvent
+from contracts.record import record
 from contracts.registry import EVENTS
 from contracts.version import Version
 from read_models.port import KEY, LATEST, VERSION, Index, ReadModel, Statement, on
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class RunEventRow:
     """One event of a run. The event's own JSON is in ops.platform_events under the same `event_id`."""
 

@@ -5,28 +5,17 @@ CI builds, deployments and polls are executions too and have tables of their own
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.jobs import JobRunEvent, JobRunFinished, JobRunProgressed, JobRunStarted
+from contracts.record import record
 from contracts.runs import ReportedRun, RunFinished, RunQueued, RunStarted
 from contracts.version import Version
-from read_models.port import (
-    EARLIEST,
-    FACT,
-    GREATEST,
-    KEY,
-    LATEST,
-    VERSION,
-    Index,
-    ReadModel,
-    Statement,
-    on,
-)
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Run:
     """An execution. `runner` is who executes it: a worker of ours, or the application that reports it."""
 

@@ -5,15 +5,15 @@ The projector reads it in every transaction: what one of its rows covers is disc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.ledger import SecretExcluded
+from contracts.record import record
 from read_models.port import FACT, KEY, ReadModel, Statement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class SecretExclusion:
     """A secret by its name, and a span of time by when deliveries were received: `since` is in it, `until` is not."""
 

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
+from contracts.record import record
 from contracts.secret_sync import SecretSyncEvent, SecretSyncFinished, SecretSyncStarted
 from contracts.version import Version
-from read_models.port import (
-    EARLIEST,
-    FACT,
-    GREATEST,
-    KEY,
-    LATEST,
-    VERSION,
-    ReadModel,
-    Statement,
-    as_json,
-)
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, as_json
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class SecretSyncRun:
     """A sync. `pushed` are names that were written, `skipped` maps names to reasons."""
 

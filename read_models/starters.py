@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 from contracts.catalogue import StarterDeclared, StarterObserved, scope_of
 from contracts.own import SOURCE
 from contracts.polls import ListingCompleted, scope_ref
+from contracts.record import record
 from contracts.version import Version
 from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest, listed_in, on
 
@@ -17,7 +17,7 @@ OBSERVED = latest("observed_version")
 SCOPE = scope_ref(SOURCE, scope_of("starter"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StarterRow:
     """A starter: what SSOT declares, and whether its collection was found to hold it."""
 

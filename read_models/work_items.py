@@ -7,12 +7,12 @@ Read what counts now (status, deleted, archived, gone) from the view ops.work_it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from contracts.observation import WORK_ITEM_KINDS
 from contracts.polls import ListingCompleted
+from contracts.record import record
 from contracts.version import Version, from_micros
 from contracts.work_items import (
     WorkItemClosed,
@@ -43,7 +43,7 @@ TYPED = latest("item_type_version")
 OF_PULL_REQUEST = latest("pull_request_version")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class WorkItem:
     """An item. Four groups: what every full sight states, what it states where it shows names and not bare ids, what
     only a pull request's payload states, and the type, which some senders show and some do not know.

@@ -22,6 +22,8 @@ FORGOTTEN_S = 60.0
 """A reader that has not asked for so long is gone, and its consumer with it."""
 AWAY_S_MAX = 60.0
 """How long a reader waits for a broker that is away, or starting, before it gives up."""
+READ_COUNT = 64
+"""Messages on the way at a time: few enough to be in the processor's cache still when they are understood."""
 LOOK_S = 0.25
 """How soon a reader that waits for a message looks whether there is any more to wait for."""
 
@@ -79,6 +81,8 @@ class Reading:
         while True:
             try:
                 pull = self._pull or await self._open()
+                if pull is None:
+                    return [], False
                 messages = await pull.fetch(LOOK_S)
                 if messages:
                     self._came += len(messages)
@@ -108,14 +112,15 @@ class Reading:
         sent = info.delivered.consumer_seq if info.delivered is not None else 0
         return not info.num_pending and sent == self._came
 
-    async def _open(self) -> Pull:
+    async def _open(self) -> Pull | None:
+        """Make the consumer; None where there is nothing for it yet."""
         self._name = f"reading_{NUID().next().decode()}"
         start: dict[str, object] = {"deliver_policy": DeliverPolicy.ALL}
         if self.position:
             start = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self.position + 1}
         elif self._since is not None:
             start = {"deliver_policy": DeliverPolicy.BY_START_TIME, "opt_start_time": self._since}
-        await self._js.add_consumer(
+        made = await self._js.add_consumer(
             self._stream,
             ConsumerConfig(
                 name=self._name,
@@ -129,5 +134,5 @@ class Reading:
             ),
         )
         self._came = 0
-        self._pull = Pull(self._nc, self._stream, self._name, streams.FETCH_COUNT)
-        return self._pull
+        self._pull = Pull(self._nc, self._stream, self._name, READ_COUNT)
+        return self._pull if made.num_pending else None

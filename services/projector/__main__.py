@@ -5,6 +5,7 @@ import sys
 from functools import partial
 
 from runtime import process
+from runtime.garbage import seldom_collected
 from services.projector.app import main
 
 if __name__ == "__main__":
@@ -13,4 +14,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--unpark", action="store_true", help="retry the parked deliveries")
     unpark = parser.parse_args().unpark
-    sys.exit(process.run("projector", partial(main, unpark=unpark)))
+    with seldom_collected():
+        code = process.run("projector", partial(main, unpark=unpark))
+    sys.exit(code)

@@ -34,14 +34,15 @@ from read_models.registry import LEDGER
 from read_models.table import SCHEMA
 from runtime import bus, streams
 from runtime.bus import BrokerAway, LogTrimmed
-from runtime.postgres import REBUILD_LOCK, own_fold_lock
+from runtime.garbage import seldom_collected
+from runtime.postgres import REBUILD_LOCK, is_outage, own_fold_lock
 from runtime.reading import AWAY_S_MAX, Reading
 from services.projector import seed, shadow
 from services.projector.fingerprint import fingerprints, record, recorded
 from services.projector.shadow import About, Compared, Scope
 from services.projector.sql import ALWAYS, Sql
 from services.projector.understand import Understood, understand, unreadable
-from services.projector.write import Writer
+from services.projector.write import Writer, refused
 
 SHADOW = "ops_rebuild"
 KEPT = "ops_before_"
@@ -326,6 +327,7 @@ class Replay:
     _started: float = field(default_factory=monotonic)
 
     def __post_init__(self) -> None:
+        self._js = self.work.nc.jetstream()
         self.writer = self.work.writer(self.schema, self.models)
         self.reading = Reading(self.work.nc, streams.DELIVERIES, self.after)
 
@@ -384,22 +386,24 @@ class Replay:
         writing: asyncio.Task[None] | None = None
         batch: list[Understood] = []
         try:
-            async for messages in reading.upto(last):
-                batch += await self._understood(messages)
-                if len(batch) < BATCH_COUNT:
-                    continue
+            with seldom_collected():
+                async for messages in reading.upto(last):
+                    batch += await self._understood(messages)
+                    if len(batch) < BATCH_COUNT:
+                        continue
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.create_task(self._write(batch, count=count))
+                    batch = []
+                    await self._spare()
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(self._write(batch, count=count))
-                batch = []
-                await self._spare()
-            if writing is not None:
-                await writing
-            if batch:
-                await self._write(batch, count=count)
+                if batch:
+                    await self._write(batch, count=count)
         finally:
             if writing is not None and not writing.done():
                 writing.cancel()
+                await asyncio.wait([writing])
 
     async def _understood(self, messages: Sequence[Msg]) -> list[Understood]:
         found = []
@@ -409,7 +413,7 @@ class Replay:
             seq = bus.sequence_of(message)
             try:
                 delivery = await bus.delivery_of(
-                    self.work.nc.jetstream(), message.subject, message.headers, message.data, seq
+                    self._js, message.subject, message.headers, message.data, seq
                 )
             except UnreadableDelivery as error:
                 stored_at, headers = message.metadata.timestamp, message.headers or {}
@@ -429,19 +433,29 @@ class Replay:
         return wanted
 
     async def _write(self, batch: Sequence[Understood], *, count: bool) -> None:
-        async with self.work.engine.begin() as connection:
-            # What a crash of the server takes of a shadow is made anew; nobody waits for its disk.
-            await connection.execute(text("SET LOCAL synchronous_commit = off"))
-            try:
-                await self.writer.fold_alone(connection, seed.as_live(batch, self._stuck))
-            except LogTrimmed as error:
-                raise Busy(
-                    "an operator has set deliveries aside, and the rows that they share with trimmed ones are not"
-                    f" mended yet ({error}): try again when the projector has caught up"
-                ) from error
+        await self._fold(seed.as_live(batch, self._stuck))
         if count:
             self.done += len(batch)
             self._tell()
+
+    async def _fold(self, batch: Sequence[Understood]) -> None:
+        """Fold a batch; a delivery of it whose data Postgres refuses is parked, as the projector does."""
+        try:
+            async with self.work.engine.begin() as connection:
+                # What a crash of the server takes of a shadow is made anew; nobody waits for its disk.
+                await connection.execute(text("SET LOCAL synchronous_commit = off"))
+                await self.writer.fold_alone(connection, batch)
+        except LogTrimmed as error:
+            raise Busy(
+                "an operator has set deliveries aside, and the rows that they share with trimmed ones are not"
+                f" mended yet ({error}): try again when the projector has caught up"
+            ) from error
+        except (DBAPIError, TypeError) as error:
+            half = len(batch) // 2
+            if is_outage(error) or (len(batch) == 1 and batch[0].status == "parked"):
+                raise
+            for part in (batch[:half], batch[half:]) if half else ([refused(batch[0], error)],):
+                await self._fold(part)
 
     def _tell(self) -> None:
         seconds = monotonic() - self._started

@@ -36,10 +36,10 @@ _COLUMNS = text(
 _GRANTS = text(
     "SELECT name, role, string_agg(said, ', ' ORDER BY said) AS rights FROM ("
     "SELECT c.relname AS name, g.grantee, g.privilege_type AS said FROM pg_class AS c, aclexplode(c.relacl) AS g"
-    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r' AND g.grantee <> c.relowner"
+    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind IN ('r', 'v') AND g.grantee <> c.relowner"
     " UNION ALL SELECT c.relname, g.grantee, g.privilege_type || ' (' || a.attname || ')'"
     " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid, aclexplode(a.attacl) AS g"
-    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r' AND NOT a.attisdropped"
+    " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind IN ('r', 'v') AND NOT a.attisdropped"
     " AND g.grantee <> c.relowner"
     ") AS each, LATERAL (SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS role) AS r"
     " WHERE name = ANY(:models) GROUP BY name, role ORDER BY name, role"
@@ -290,7 +290,7 @@ def _difference(
 
 
 async def grant_alike(connection: AsyncConnection, source: str, target: str, names: Collection[str]) -> None:
-    """Give everybody the rights on the tables `names` of one schema that they have in the other, and no more."""
+    """Give everybody the rights on tables and views of one schema that they have in the other, and no more."""
     values = {"models": sorted(names)}
     for row in (await connection.execute(_GRANTS, {"schema": target, **values})).all():
         await connection.execute(text(f"REVOKE ALL ON {target}.{row.name} FROM {row.role}"))

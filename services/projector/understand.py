@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from contracts import delivery as wire
 from contracts.delivery import Delivery, UnreadableDelivery
 from contracts.envelope import Event
 from contracts.observation import is_observed
+from contracts.record import record
 from contracts.text import clean
 from contracts.version import from_micros, micros, version
 from providers.port import Ignored, Source, Unintelligible
@@ -26,7 +27,7 @@ REFOLD_IMPOSSIBLE = "refold_impossible"
 MICROSECONDS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Understood:
     """A delivery, what it states, and how it ended: `reason` is a slug, `error` a sentence."""
 
@@ -82,7 +83,7 @@ def _stated(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
             return parked(
                 delivery, "event_too_large", f"{event.type} has over {EVENT_BYTES_MAX} bytes as JSON"
             )
-        if any(mark in data for mark in _EDGES_OF_TIME) and _beyond_the_calendar(event):
+        if (_FIRST_YEAR in data or _LAST_YEAR in data) and _beyond_the_calendar(event):
             return parked(delivery, "impossible_time", f"a time of {event.type} is in no year that UTC has")
         statement = Statement(
             event=event,
@@ -114,7 +115,7 @@ def _stated(delivery: Delivery, events: tuple[Event, ...]) -> Understood:
     )
 
 
-_EDGES_OF_TIME = (b'"0001-', b'"9999-')
+_FIRST_YEAR, _LAST_YEAR = b'"0001-', b'"9999-'
 """How a time begins in JSON that its zone may push out of the calendar: Postgres takes it, and no client reads it."""
 
 
@@ -177,29 +178,14 @@ def copy_row(understood: Understood, tried_at: datetime | None) -> DeliveryRow:
 
     Without `tried_at` it does not count as a try.
     """
-    delivery = understood.delivery
-    return DeliveryRow(
-        source=delivery.source,
-        identity=delivery.identity,
-        body_sha256=delivery.body_sha256,
-        received_at=delivery.received_at,
-        stream_seq=delivery.seq,
-        last_seq=delivery.seq,
-        first_version=(-delivery.seq,),
-        kind=delivery.kind,
-        via=delivery.via,
-        verified_by=delivery.verified_by,
-        body_bytes=understood.body_bytes,
-        attempts=0 if tried_at is None else 1,
-        first_tried_at=tried_at,
-    )
+    return DeliveryRow(**_standing(understood, tried_at))
 
 
 def ledger_row(understood: Understood, tried_at: datetime | None) -> DeliveryRow:
     """The ledger's row of `understood`: where it stands, and what became of it."""
     rank = EXCLUDED_RANK if understood.reason == SECRET_EXCLUDED else (RANKS[understood.status],)
-    return replace(
-        copy_row(understood, tried_at),
+    return DeliveryRow(
+        **_standing(understood, tried_at),
         version=(-understood.delivery.seq, *rank),
         status=understood.status,
         reason=understood.reason,
@@ -207,3 +193,23 @@ def ledger_row(understood: Understood, tried_at: datetime | None) -> DeliveryRow
         event_count=len(understood.statements),
         last_error=understood.error,
     )
+
+
+def _standing(understood: Understood, tried_at: datetime | None) -> dict[str, Any]:
+    """The columns of the ledger that say where a message stands."""
+    delivery = understood.delivery
+    return {
+        "source": delivery.source,
+        "identity": delivery.identity,
+        "body_sha256": delivery.body_sha256,
+        "received_at": delivery.received_at,
+        "stream_seq": delivery.seq,
+        "last_seq": delivery.seq,
+        "first_version": (-delivery.seq,),
+        "kind": delivery.kind,
+        "via": delivery.via,
+        "verified_by": delivery.verified_by,
+        "body_bytes": understood.body_bytes,
+        "attempts": 0 if tried_at is None else 1,
+        "first_tried_at": tried_at,
+    }

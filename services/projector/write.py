@@ -404,11 +404,12 @@ class Writer:
 
     def _heard(self, batch: Iterable[Understood]) -> list[Freshness]:
         deliveries = (understood.delivery for understood in batch)
-        return [
-            self._hearing(each.source, each.received_at, each.seq)
-            for each in deliveries
-            if each.via == "webhook"
-        ]
+        webhooks = sorted(
+            (each.received_at, each.seq, each.source) for each in deliveries if each.via == "webhook"
+        )
+        # The newest of each source says all that the others would.
+        newest = {source: (source, received_at, seq) for received_at, seq, source in webhooks}
+        return [self._hearing(*heard_of) for heard_of in newest.values()]
 
     def _heard_once(self, folded: Iterable[Understood]) -> list[Freshness]:
         """What an erased webhook still says: that its sender was heard then."""

@@ -6,6 +6,7 @@ import re
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+from uuid import uuid5
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from contracts.audit import CodePushed
 from contracts.builds import BuildFinished, BuildStarted
-from contracts.envelope import Event, header_value, to_headers
+from contracts.envelope import NAMESPACE, Event, header_value, to_headers
 from contracts.registry import EVENTS
 from runtime import streams
 from tests.contracts.examples import FOLDER, each_example, event_of, type_of
@@ -65,6 +66,13 @@ def test_an_id_depends_on_nothing_else(fact: Fact, at: datetime, source: str, ac
         fact, occurred_at=at, source=source, actor=actor, title=title, status="unknown"
     )
     assert event_from(fact).id == seen_otherwise.id
+
+
+@given(facts)
+def test_an_id_is_the_uuid5_of_the_fact(fact: Fact) -> None:
+    event, ref, moment, told = fact
+
+    assert str(uuid5(NAMESPACE, f"{event.type}\x1f{ref}\x1f{moment!r}\x1f{told}")) == event_from(fact).id
 
 
 def test_an_id_does_not_depend_on_the_delivery() -> None:

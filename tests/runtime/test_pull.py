@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from runtime import bus, streams
 from runtime.pull import ConsumerGone, Pull
@@ -44,6 +46,29 @@ async def test_everything_comes_once_in_batches_of_at_most_the_count(broker: Bro
 
     assert [b"%d" % n for n in range(250)] == seen
     await nc.close()
+
+
+async def test_headers_and_sequences_arrive_as_they_are(broker: Broker) -> None:
+    headers = {
+        "Nats-Msg-Id": "one",
+        "sender-link": '<https://a.example/?b=c>; rel="next"',
+        "sender-name": "Jörg",
+    }
+    stored_as = await broker.js.publish("deliveries.test.kind", b"{}", headers=headers)
+    nc = await bus.connect(broker.url("projector"), "projector")
+
+    (message,) = await Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 100).fetch(LONG_S)
+
+    assert headers == message.headers
+    assert stored_as.seq == message.metadata.sequence.stream == bus.sequence_of(message)
+    await nc.close()
+
+
+@pytest.mark.parametrize("place", ["domain.account.", "_.account."])
+async def test_a_sequence_is_known_in_a_domain_too(place: str) -> None:
+    message = Msg(Client(), reply=f"$JS.ACK.{place}DELIVERIES.projector.1.77.5.1700000000000000000.3.token")
+
+    assert 77 == message.metadata.sequence.stream == bus.sequence_of(message)
 
 
 async def test_nothing_there_is_an_empty_batch(broker: Broker) -> None:

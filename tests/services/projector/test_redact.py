@@ -169,7 +169,7 @@ async def test_no_table_and_no_stream_holds_what_was_said_of_a_ref(
         DELIVERIES: 2,
     }
     assert expected == done.counts
-    assert ["has no ledger" in note for note in done.notes] == [True]
+    assert [] == list(done.notes)
     assert 1 == await count(engine, "work_items")
     assert 2 == await count(engine, "deliveries", f"status = 'redacted' AND refs @> ARRAY['{REF}']")
 
