@@ -18,8 +18,11 @@ from migrations.__main__ import head
 from read_models.registry import READ_MODELS
 from services.projector import rebuild as operation
 from services.projector import rollback as old_tables
+from services.projector import seed
 from services.projector.rebuild import Replayed, Work
 from services.projector.shadow import Compared
+
+UNHEARD_SHOWN_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,12 @@ async def _run(servers: Servers, wanted: Wanted, as_json: bool, verbs: tuple[str
             )
     if not as_json:
         rate = done.deliveries / done.seconds if done.seconds else 0.0
-        since = f" (the log begins at {done.first_seq:,})" if done.first_seq > 1 else ""
-        terminal.console().print(f"{_count(done.deliveries)} in {done.seconds:.1f} s, {rate:,.0f}/s{since}")
+        out = terminal.console()
+        out.print(f"{_count(done.deliveries)} in {done.seconds:.1f} s, {rate:,.0f}/s")
+        if trimmed := seed.sentence(done):
+            out.print(trimmed, soft_wrap=True)
+        if done.unheard:
+            _print_unheard(done, changed=not wanted.dry_run)
     return done
 
 
@@ -159,6 +166,21 @@ def _print_found(compared: Sequence[Compared], behind: int, verbs: tuple[str, st
         out.print(f"not compared: what {_count(behind)} say, which the projectors have yet to fold")
 
 
+def _print_unheard(done: Replayed, *, changed: bool) -> None:
+    """A rebuild publishes nothing, and of what was parked nobody has heard yet."""
+    count = _count(len(done.unheard))
+    shown = " ".join(map(str, done.unheard[:UNHEARD_SHOWN_MAX]))
+    more = " …" if len(done.unheard) > UNHEARD_SHOWN_MAX else ""
+    said = (
+        f"{count} that had been parked are projected now, and their events were never published:"
+        f" odooops replay --publish {shown}{more}"
+        if changed
+        else f"{count} that are parked would be projected, and no rebuild publishes their events: see"
+        " `odooops parked retry`, which does"
+    )
+    terminal.console().print(said, soft_wrap=True)
+
+
 def _print_kept(kept: str) -> None:
     out = terminal.console()
     out.print(f"the tables before it are kept in {kept}")
@@ -176,6 +198,9 @@ def _as_json(done: Replayed) -> dict[str, Any]:
         "deliveries": done.deliveries,
         "seconds": done.seconds,
         "first_seq": done.first_seq,
+        "proven_from": done.proven_from,
+        "taken_over": dict(done.taken_over),
+        "unheard": list(done.unheard),
         "not_compared_deliveries": done.behind,
         "older": list(done.older),
         "kept": done.kept,

@@ -144,6 +144,18 @@ def rebuild_command(
         bool,
         typer.Option("--rollback", help="Only put the newest old tables back, with all that has come since."),
     ] = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only make the tables as they were, by what had been received: an ISO time."
+        ),
+    ] = None,
+    as_of_seq: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only make the tables as of this sequence.")
+    ] = None,
+    into: Annotated[
+        str | None, typer.Option(metavar="SCHEMA", help="With --as-of: where to, as ops_asof.")
+    ] = None,
     rate: Rate = None,
     limit: Limit = LIMIT_DEFAULT,
     as_json: AsJson = False,
@@ -152,15 +164,31 @@ def rebuild_command(
 
     Everything goes on meanwhile, and readers notice nothing. Interrupted at any point, the tables are as they were.
     The old ones are kept in a schema ops_before_<time>.
+
+    With --as-of or --as-of-seq the tables stay, and the schema that --into names gets those of then.
     """
     from cli import rebuild
+
+    past = as_of is not None or as_of_seq is not None
+    if past != (into is not None):
+        raise typer.BadParameter("--into belongs to --as-of or --as-of-seq, and they to it")
+    if past and (dry_run or in_place or drop_old or rollback):
+        raise typer.BadParameter(
+            "tables of the past are made beside the live ones: leave the other options out"
+        )
 
     if dry_run + in_place + drop_old + rollback > 1:
         raise typer.BadParameter("choose one of --dry-run, --in-place, --drop-old and --rollback")
     if models and (drop_old or rollback):
         raise typer.BadParameter("old tables are dropped or put back as they were kept: name no table")
     reached = servers(context, data_dir)
-    if drop_old:
+    if into is not None:
+        from cli import as_of as then
+        from cli.deliveries import since as moment
+
+        until = moment(as_of, datetime.now(UTC), "--as-of") if as_of else None
+        asyncio.run(then.run(reached, until, as_of_seq, into, rate, models or ()))
+    elif drop_old:
         asyncio.run(rebuild.drop_old(reached, as_json))
     elif rollback:
         asyncio.run(rebuild.rollback(reached, rate, as_json))

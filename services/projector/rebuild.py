@@ -58,6 +58,8 @@ SWAP_S_MAX = 300.0
 SWAP_AGAIN_S = 0.5
 TAIL_COUNT_MAX = 2_000
 """Deliveries that may be left to fold while the projectors are held up."""
+UNHEARD_COUNT_MAX = 1_000
+"""Parked deliveries that are named where today's code understands them."""
 BEHIND_TRIES = 5
 BEHIND_AGAIN_S = 0.3
 KEEP_ALIVE_S = 60
@@ -134,6 +136,8 @@ class Replayed:
     """The sequence from which on the log proves the tables, which is above 1 where it was trimmed."""
     taken_over: Mapping[str, int] = field(default_factory=dict)
     """Rows that rest on what was trimmed, by model: they are as they were live."""
+    unheard: tuple[int, ...] = ()
+    """Parked deliveries that today's code understands, by sequence: their events were never published."""
     older: tuple[str, ...] = ()
     """Models of which it was not known that all their rows were made by today's code and SSOT."""
 
@@ -218,7 +222,7 @@ async def rebuild(
         async with replaying(work, models, process) as replay:
             await replay.run()
             await replay.index()
-            compared, behind = await _compare(work, replay, limit)
+            compared, behind, unheard = await _compare(work, replay, limit)
             found(compared, behind)
             kept = None
             made_by = {name: today[name] for name in names}
@@ -239,6 +243,7 @@ async def rebuild(
         kept,
         replay.proven_from,
         replay.taken_over,
+        tuple(unheard),
         tuple(name for name in names if known.get(name) != today[name]),
     )
 
@@ -472,11 +477,12 @@ class Replay:
                 await asyncio.sleep(ahead_s)
 
 
-async def _compare(work: Work, replay: Replay, limit: int) -> tuple[list[Compared], int]:
+async def _compare(work: Work, replay: Replay, limit: int) -> tuple[list[Compared], int, list[int]]:
     """Compare shadow and live as they are at one moment, at which both have folded the same.
 
     The projectors are held up only while the tail is folded and the moment is taken. Deliveries that they have in
-    hand then are in the shadow and not yet live: their rows are left out, and they are counted.
+    hand then are in the shadow and not yet live: their rows are left out, and they are counted. The third are those
+    of which nobody has heard, by sequence.
     """
     for tried in range(1, BEHIND_TRIES + 1):
         await replay.catch_up()
@@ -485,8 +491,9 @@ async def _compare(work: Work, replay: Replay, limit: int) -> tuple[list[Compare
             await snapshot.execution_options(isolation_level="REPEATABLE READ")
             async with _held_up(work.engine) as connection:
                 await replay.upto(await _last_folded(work, connection))
-                values = {"surely": surely, "words": WORD_KINDS, "own": SOURCE, "aside": sorted(SET_ASIDE)}
-                behind = (await snapshot.execute(text(_BEHIND.format(shadow=replay.schema)), values)).all()
+                await snapshot.execute(text("SELECT"))  # from here on it sees this moment
+            values = {"surely": surely, "words": WORD_KINDS, "own": SOURCE, "aside": sorted(SET_ASIDE)}
+            behind = (await snapshot.execute(text(_BEHIND.format(shadow=replay.schema)), values)).all()
             if behind and tried < BEHIND_TRIES:
                 await snapshot.rollback()
                 await asyncio.sleep(BEHIND_AGAIN_S)
@@ -500,9 +507,15 @@ async def _compare(work: Work, replay: Replay, limit: int) -> tuple[list[Compare
                 await shadow.compare(snapshot, model, replay.schema, scope=scope, limit=limit)
                 for model in shadow.chosen(replay.models)
             ]
-            return found, sum(row.waits for row in behind)
+            unheard = await snapshot.execute(text(_UNHEARD.format(shadow=replay.schema)))
+            return found, sum(row.waits for row in behind), [row.stream_seq for row in unheard]
     raise AssertionError  # the last try returns
 
+
+_UNHEARD = (
+    "SELECT l.stream_seq FROM ops.deliveries AS l JOIN {shadow}.deliveries AS s USING (source, identity, body_sha256)"
+    f" WHERE l.status = 'parked' AND s.status = 'projected' ORDER BY l.stream_seq LIMIT {UNHEARD_COUNT_MAX}"
+)
 
 _BEHIND = (
     "WITH both_sides AS (SELECT s.source, s.identity, s.body_sha256, s.status, l.status AS live_status,"
