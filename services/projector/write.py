@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.delivery import Delivery, UnreadableDelivery
 from contracts.ledger import DeliveryDiscarded, DeliveryRedacted, SecretExcluded, SetAside
+from contracts.polls import WEBHOOKS
 from providers.port import Source
 from read_models.deliveries import DeliveryRow
 from read_models.freshness import Freshness, heard
@@ -142,6 +143,8 @@ class Writer:
         async with self.engine.begin() as connection:
             await own_fold_lock(connection)
             await connection.execute(self.sql.still_parked, {"rows": as_json(rows)})
+            if heard_of := self._heard(batch):
+                await self.merge_rows(connection, {FRESHNESS.name: heard_of})
 
     async def _fold(self, batch: Sequence[Understood], *, ledger: bool) -> Folded:
         tried_at = datetime.now(UTC)
@@ -421,7 +424,9 @@ class Writer:
 
     def _hearing(self, name: str, received_at: datetime, seq: int) -> Freshness:
         source = self.sources.get(name)
-        return heard(name, received_at, seq, source.file.quiet_s_max if source else None)
+        if source is None:  # what nobody has declared has no limit yet, which is no word against one
+            return Freshness(source=name, scope=WEBHOOKS, last_webhook_at=received_at)
+        return heard(name, received_at, seq, source.file.quiet_s_max)
 
     async def merge_rows(
         self, connection: AsyncConnection, rows: Mapping[str, Sequence[Any]]

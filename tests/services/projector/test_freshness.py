@@ -363,3 +363,23 @@ async def test_what_was_heard_more_than_an_hour_from_now_says_nothing(
         assert "unknown" == (await now_on(connection))["state"]
         await connection.execute(text(f"UPDATE ops.freshness SET {column} = now() + INTERVAL '59 minutes'"))
         assert "unknown" != (await now_on(connection))["state"]
+
+
+async def limit(engine: AsyncEngine) -> int | None:
+    """After how many seconds of silence GitHub is stale."""
+    async with engine.connect() as connection:
+        found: int | None = (
+            await connection.execute(text("SELECT stale_after_s FROM ops.freshness"))
+        ).scalar_one()
+        return found
+
+
+async def test_a_source_that_is_declared_later_gets_its_limit_with_the_retry(engine: AsyncEngine) -> None:
+    undeclared = {name: source for name, source in SOURCES.items() if name != "github"}
+    given = delivery("issues", OPENED, 1)
+    await replace(writer(engine), sources=undeclared).fold([understand(undeclared, given)])
+    assert await limit(engine) is None
+
+    await writer(engine).fold([understand(SOURCES, given)])
+
+    assert SOURCES["github"].file.quiet_s_max == await limit(engine)
