@@ -14,7 +14,7 @@ import json
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import nats.errors
@@ -80,10 +80,27 @@ def servers(addresses: str) -> list[str]:
 
 
 class _Client(Client):
-    """nats-py's client, but for how it reads headers, which takes a third of its time for a message (measured).
+    """nats-py's client, but for how it reads headers, and that no cancellation is lost.
 
-    Should a later nats-py do that by another method, it is as slow as it was, and nothing else.
+    Its own way of reading headers takes a third of its time for a message (measured). Should a later nats-py do that
+    by another method, it is as slow as it was, and nothing else.
     """
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,
+        old_style: bool = False,
+        headers: dict[str, Any] | None = None,
+    ) -> Msg:
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        answer = await super().request(subject, payload, timeout, old_style, headers)
+        # Before Python 3.12, `wait_for` forgets a cancellation that comes together with the answer.
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
+        return answer
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from contextlib import suppress
 from time import monotonic
 
 from nats.aio.client import Client
@@ -56,10 +57,10 @@ class Pull:
             await self._ask()
             if not self._messages and self._failure is None:
                 self._arrived.clear()
-                try:
-                    await asyncio.wait_for(self._arrived.wait(), wait_s)
-                except TimeoutError:
-                    return []
+                # Not `wait_for`: before Python 3.12 it forgets a cancellation that comes together with a message.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._arrived.wait()
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise ConsumerGone(failure)

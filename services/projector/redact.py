@@ -316,7 +316,11 @@ async def _say(work: Work, plan: Plan, who: str, why: str) -> list[Understood]:
     """Store for each body the word that it was erased, unless it was said before; all of them as they stand now."""
     said = await _said(work, plan)
     now = datetime.now(UTC)
-    new = [_word(each, plan.copies[each.key], who, why, now) for each in plan.targets if each.key not in said]
+    new = [
+        _word(each, plan.copies[each.key], who, why, now, plan.selection.ref)
+        for each in plan.targets
+        if each.key not in said
+    ]
     messages = [Message(each.subject, each.body, wire.to_headers(each)) for each in new]
     await bus.publish_all(work.nc, streams.DELIVERIES, messages)
     if new:
@@ -329,7 +333,9 @@ async def _say(work: Work, plan: Plan, who: str, why: str) -> list[Understood]:
     return list(said.values())
 
 
-def _word(target: Target, copies: Mapping[int, datetime], who: str, why: str, now: datetime) -> Delivery:
+def _word(
+    target: Target, copies: Mapping[int, datetime], who: str, why: str, now: datetime, asked: str | None
+) -> Delivery:
     first, last = _span(target, copies)
     event = DeliveryRedacted(
         occurred_at=now,
@@ -346,9 +352,17 @@ def _word(target: Target, copies: Mapping[int, datetime], who: str, why: str, no
         body_bytes=target.body_bytes,
         last_seq=last,
         last_received_at=max(copies.values()),
-        refs=kept_refs(target.refs),
+        refs=_kept_refs(target, asked),
     )
     return delivery_of(event, "cli", now, redaction_identity(first, target.body_sha256, last))
+
+
+def _kept_refs(target: Target, asked: str | None) -> list[str]:
+    """Those that the word has room for, and `asked` among them: by it, whoever is interrupted finds the body again."""
+    kept = kept_refs(target.refs)
+    if asked is None or asked in kept or asked not in target.refs:
+        return kept
+    return kept_refs([asked, *target.refs])
 
 
 def _span(target: Target, copies: Collection[int]) -> tuple[int, int]:

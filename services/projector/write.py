@@ -166,6 +166,8 @@ class Writer:
     async def _ahead(self, batch: Sequence[Understood]) -> Ready:
         """What the refolds that `batch` asks for will need, gathered before they hold anybody up."""
         async with self.engine.connect() as connection:
+            # As in `refold_at_once`: a swap of tables must not wait for the log to be read.
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
             settled = await self._settle(connection, batch, None)
             refs = settled.refold | await self._folded_against_will(
                 connection, settled.fold, DeliveryDiscarded

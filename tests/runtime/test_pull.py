@@ -132,3 +132,22 @@ async def _until_pulled(broker: Broker, count: int) -> None:
 async def _until_failed(pull: Pull) -> None:
     while pull._failure is None:
         await asyncio.sleep(0.01)
+
+
+async def test_who_is_cancelled_as_a_message_comes_is_cancelled_and_loses_no_message(broker: Broker) -> None:
+    nc = await bus.connect(broker.url("projector"), "projector")
+    pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 100)
+    take, fetching = pull._take, asyncio.create_task(pull.fetch(LONG_S))
+
+    async def cancelled_with_it(message: Msg) -> None:
+        await take(message)
+        fetching.cancel()
+
+    pull._take = cancelled_with_it  # type: ignore[method-assign]
+    await stored(broker, 1)
+
+    async with asyncio.timeout(SOON_S):
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+        assert [b"0"] == [message.data for message in await pull.fetch(LONG_S)]
+    await nc.close()

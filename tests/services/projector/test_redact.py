@@ -15,13 +15,23 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import delivery as wire
 from contracts.delivery import Delivery
+from contracts.ledger import KEPT_REFS_MAX
 from runtime import bus, postgres, streams
 from runtime.streams import DELIVERIES, EVENTS, INLINE_BODY_BYTES_MAX
 from services.notifier import memory
 from services.notifier.memory import Entry, Key
 from services.projector import rebuild, redact, shadow
 from services.projector.rebuild import RebuildRunning, Replay, Until, Work
-from services.projector.redact import Disagreement, Done, Plan, Selection, of_delivery, of_ref, of_sequence
+from services.projector.redact import (
+    Disagreement,
+    Done,
+    Plan,
+    Selection,
+    Target,
+    of_delivery,
+    of_ref,
+    of_sequence,
+)
 from services.projector.shadow import About
 from tests import samples
 from tests.conftest import Broker
@@ -382,3 +392,28 @@ async def test_equal_bodies_of_other_deliveries_are_spared(
         await erase(work, of_delivery("github", "one"))
         assert [] == await differences(work)
     assert large.body == (await bus.read_delivery(broker.js, 2)).body
+
+
+def test_a_word_names_the_ref_by_which_its_delivery_was_found_however_many_there_are() -> None:
+    refs = [f"{REF}{n:04}" for n in range(KEPT_REFS_MAX + 1)]
+    target = Target(
+        source="github",
+        identity="wide",
+        body_sha256="0" * 64,
+        kind="push",
+        via="webhook",
+        verified_by=None,
+        body_bytes=1,
+        received_at=NOON,
+        stream_seq=1,
+        last_seq=1,
+        status="projected",
+        refs=refs,
+    )
+
+    kept = [
+        json.loads(redact._word(target, {1: NOON}, "mona", "a test", NOON, asked).body)["refs"]
+        for asked in (None, refs[0], refs[-1])
+    ]
+
+    assert [refs[:-1], refs[:-1], [refs[-1], *refs[: KEPT_REFS_MAX - 1]]] == kept

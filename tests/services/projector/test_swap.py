@@ -14,6 +14,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from contracts.delivery import Delivery
+from contracts.own import delivery_of
 from migrations.schema import METADATA, OPTIONS
 from runtime import bus, postgres
 from services.projector import rebuild as operation
@@ -27,8 +29,8 @@ from services.projector.write import Writer
 from tests.conftest import Broker
 from tests.samples import SOURCES, body, delivery
 from tests.servers import Database
-from tests.services.projector.rebuilding import again, mixed, schemas, working
-from tests.services.projector.running import project_all, store, store_batch, until
+from tests.services.projector.rebuilding import NOW, again, discarded, mixed, schemas, working
+from tests.services.projector.running import fold_one, project_all, store, store_batch, until
 from tests.tables import count, snapshot
 
 pytestmark = pytest.mark.anyio
@@ -122,6 +124,34 @@ async def test_a_reader_in_a_transaction_delays_the_swap_and_gets_no_error(
     await reader.close()
     await other.close()
     assert done.kept is not None
+
+
+async def test_a_swap_need_not_wait_for_an_operators_word_that_reads_the_log(
+    broker: Broker, database: Database, engine: AsyncEngine
+) -> None:
+    aside = delivery("issues", body("issues.opened.15"), 0, "aside")
+    await store(broker, [aside, delivery("issues", body("issues.opened.15"), 0, "stays")])
+    await store(broker, [delivery_of(discarded(aside, 1), "cli", NOW)])
+    for seq in (1, 2):
+        await fold_one(broker, engine, seq)
+    locked = []
+
+    async def read_log(seq: int) -> Delivery:
+        async with engine.connect() as connection:
+            locked.append((await connection.execute(text(LOCKED))).scalar_one())
+        return await bus.read_delivery(broker.js, seq)
+
+    writer = Writer(engine, Sql.of(), SOURCES, read_log)
+    await writer.fold([understand(SOURCES, await bus.read_delivery(broker.js, 3))])
+
+    assert [0] == locked
+    assert 1 == await count(engine, "deliveries", "status = 'discarded'")
+
+
+LOCKED = (
+    "SELECT count(*) FROM pg_locks AS l JOIN pg_class AS c ON l.relation = c.oid"
+    " WHERE c.relnamespace = 'ops'::regnamespace AND c.relkind = 'r'"
+)
 
 
 async def test_who_keeps_the_tables_for_too_long_is_named(
