@@ -28,7 +28,6 @@ from services.projector.retry import (
     CannotDiscard,
     Outcome,
     Parked,
-    RetryRunning,
     Selection,
     Share,
     portions,
@@ -250,10 +249,7 @@ async def _look(servers: Servers, selection: Selection) -> Outcome:
 
 async def _retry(servers: Servers, selection: Selection, outcome: Outcome) -> None:
     async with working(servers) as work:
-        try:
-            await retrying.retry(work, selection, outcome)
-        except RetryRunning as error:
-            raise Trouble(str(error)) from None
+        await retrying.retry(work, selection, outcome)
 
 
 def discard(

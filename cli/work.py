@@ -21,6 +21,7 @@ from providers.registry import sources
 from runtime import postgres, ssot
 from runtime.bus import BrokerAway
 from services.projector.rebuild import AnotherLog, Busy, Progress, RebuildRunning, Work
+from services.projector.retry import RetryRunning
 from services.projector.rollback import NothingKept
 from services.projector.shadow import Compared, Difference, InTheWay
 from services.projector.write import RefoldTooWide
@@ -56,7 +57,15 @@ async def working(servers: Servers, rate_max: float | None = None) -> AsyncItera
                 yield Work(client, engine, declared, telling, rate_max)
             except SQLAlchemyError as error:
                 raise DatabaseRefused(f"the database says: {reason(error)}") from None
-            except (AnotherLog, Busy, InTheWay, NothingKept, RebuildRunning, RefoldTooWide) as error:
+            except (
+                AnotherLog,
+                Busy,
+                InTheWay,
+                NothingKept,
+                RebuildRunning,
+                RefoldTooWide,
+                RetryRunning,
+            ) as error:
                 raise Trouble(str(error)) from None
             except (nats.errors.Error, APIError) as error:
                 said = error or type(error).__name__

@@ -146,7 +146,7 @@ class Projector:
             await asyncio.wait({looking})
         error = None if looking.cancelled() else looking.exception()
         if isinstance(error, retry.RetryRunning):
-            self.log.info("the parked deliveries are being retried already")
+            self.log.info("the parked deliveries are not retried", why=str(error))
         elif error is not None:
             self.log.error("cannot look at the parked deliveries", error=f"{type(error).__name__}: {error}")
 

@@ -343,7 +343,7 @@ class Replay:
         await self._seed()
         words = Reading(self.work.nc, streams.DELIVERIES, self.after, subjects=OPERATORS_WORDS)
         try:
-            await self._fold_all(words, self._end(state.last_seq), count=False)
+            await self._fold_all(words, self._end(state.last_seq), count=False, spare=True)
         finally:
             await words.close()
         await self._seed()
@@ -361,9 +361,9 @@ class Replay:
                 for model, count in seeded.rows.items():
                     self.taken_over[model] = self.taken_over.get(model, 0) + count
 
-    async def upto(self, last: int) -> None:
-        """Fold what stands between `position` and the sequence `last`."""
-        await self._fold_all(self.reading, self._end(last), count=True)
+    async def upto(self, last: int, *, spare: bool = True) -> None:
+        """Fold what stands between `position` and the sequence `last`; where others wait for it, without `spare`."""
+        await self._fold_all(self.reading, self._end(last), count=True, spare=spare)
 
     async def index(self) -> None:
         """Give the full tables their indexes."""
@@ -386,7 +386,7 @@ class Replay:
     def _end(self, last: int) -> int:
         return last if self.until.seq is None else min(last, self.until.seq)
 
-    async def _fold_all(self, reading: Reading, last: int, *, count: bool) -> None:
+    async def _fold_all(self, reading: Reading, last: int, *, count: bool, spare: bool) -> None:
         """Read and understand a batch while Postgres writes the one before."""
         writing: asyncio.Task[None] | None = None
         batch: list[Understood] = []
@@ -400,7 +400,8 @@ class Replay:
                         await writing
                     writing = asyncio.create_task(self._write(batch, count=count))
                     batch = []
-                    await self._spare()
+                    if spare:
+                        await self._spare()
                 if writing is not None:
                     await writing
                 if batch:
@@ -490,7 +491,7 @@ async def _compare(work: Work, replay: Replay, limit: int) -> tuple[list[Compare
         async with work.engine.connect() as snapshot:
             await snapshot.execution_options(isolation_level="REPEATABLE READ")
             async with _held_up(work.engine) as connection:
-                await replay.upto(await _last_folded(work, connection))
+                await replay.upto(await _last_folded(work, connection), spare=False)
                 await snapshot.execute(text("SELECT"))  # from here on it sees this moment
             values = {"surely": surely, "words": WORD_KINDS, "own": SOURCE, "aside": sorted(SET_ASIDE)}
             behind = (await snapshot.execute(text(_BEHIND.format(shadow=replay.schema)), values)).all()
@@ -640,7 +641,7 @@ async def _at_one_moment(
         try:
             async with _held_up(work.engine, keep_away) as connection:
                 after = await _surely_folded(work)
-                await replay.upto(await _last_folded(work, connection))
+                await replay.upto(await _last_folded(work, connection), spare=False)
                 await change(connection, after)
             return
         except DBAPIError as error:

@@ -36,7 +36,7 @@ from runtime.bus import LogTrimmed, Message
 from runtime.erase import erase_body, erase_message
 from runtime.postgres import own_fold_lock
 from runtime.reading import Reading
-from services.projector import rebuild, shadow
+from services.projector import rebuild, retry, shadow
 from services.projector.rebuild import Progress, Work
 from services.projector.shadow import About
 from services.projector.sql import ALWAYS
@@ -300,9 +300,10 @@ def _of_notices(plan: Plan) -> dict[str, Any]:
 async def redact(work: Work, plan: Plan, who: str, why: str) -> Done:
     """Erase what `plan` found; raises RebuildRunning while one runs: its tables would hold all of it again.
 
-    Raises Disagreement where it cannot be said that the bodies are erased.
+    Raises RetryRunning while a retry or a replay runs, which would publish what it has read, and Disagreement where it
+    cannot be said that the bodies are erased.
     """
-    async with rebuild.alone(work.engine):
+    async with rebuild.alone(work.engine), work.engine.connect() as connection, retry.alone(connection):
         done = Done()
         await rebuild.sweep(work.engine)
         words = await _say(work, plan, who, why)

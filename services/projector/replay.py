@@ -8,7 +8,8 @@ Nor are operators' words about other deliveries: what those do to the ledger onl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -24,6 +25,7 @@ from read_models.registry import LEDGER
 from read_models.table import SCHEMA
 from runtime import bus, streams
 from runtime.bus import Message
+from services.projector import retry
 from services.projector.rebuild import Progress, Work
 from services.projector.sql import as_json
 from services.projector.understand import REFOLD_IMPOSSIBLE
@@ -158,30 +160,37 @@ async def newest(connection: AsyncConnection, count: int) -> list[Entry]:
 
 async def replay(
     work: Work, selection: Selection, selected: Selected, *, after: int = 0, publish_as: str | None = None
-) -> AsyncIterator[Portion]:
+) -> AsyncGenerator[Portion, None]:
     """Refold what `selection` touches behind the sequence `after`; yields each portion when it is done.
 
     `publish_as` is the name of this run: then the events of the selected deliveries are sent again, marked with it.
-    Raises LogTrimmed and RefoldTooWide for a portion, and BrokerAway where it is unknown whether all was sent.
+    Raises LogTrimmed and RefoldTooWide for a portion, and BrokerAway where it is unknown whether all was sent; with
+    `publish_as` RetryRunning, before anything, where others publish or erase.
     """
-    writer, hubs = work.writer(SCHEMA), set[str]()
-    started, done = monotonic(), 0
-    while True:
-        async with work.engine.connect() as connection:
-            portion = await entries(connection, selection, after, selected.last, PORTION_COUNT)
-        if not portion:
-            return
-        gathered = await writer.refold_at_once((), portion, settled=hubs)
-        hubs.update(ref for ref, count in gathered.told.items() if count > HUB_COUNT)
-        events = 0 if publish_as is None else await _publish(work, writer, portion, publish_as)
-        after, done = portion[-1].stream_seq, done + len(portion)
-        yield Portion(after, len(portion), gathered.read, len(gathered.refs), len(gathered.verdicts), events)
-        seconds = monotonic() - started
-        rate = done / seconds
-        left_s = max(0, selected.count - done) / rate
-        work.tell(Progress(f"replayed up to sequence {after}", done, selected.count, rate, left_s))
-        if work.rate_max:
-            await asyncio.sleep(max(0.0, done / work.rate_max - seconds))
+    async with AsyncExitStack() as stack:
+        if publish_as is not None:
+            connection = await stack.enter_async_context(work.engine.connect())
+            await stack.enter_async_context(retry.alone(connection))
+        writer, hubs = work.writer(SCHEMA), set[str]()
+        started, done = monotonic(), 0
+        while True:
+            async with work.engine.connect() as connection:
+                portion = await entries(connection, selection, after, selected.last, PORTION_COUNT)
+            if not portion:
+                return
+            gathered = await writer.refold_at_once((), portion, settled=hubs)
+            hubs.update(ref for ref, count in gathered.told.items() if count > HUB_COUNT)
+            events = 0 if publish_as is None else await _publish(work, writer, portion, publish_as)
+            after, done = portion[-1].stream_seq, done + len(portion)
+            yield Portion(
+                after, len(portion), gathered.read, len(gathered.refs), len(gathered.verdicts), events
+            )
+            seconds = monotonic() - started
+            rate = done / seconds
+            left_s = max(0, selected.count - done) / rate
+            work.tell(Progress(f"replayed up to sequence {after}", done, selected.count, rate, left_s))
+            if work.rate_max:
+                await asyncio.sleep(max(0.0, done / work.rate_max - seconds))
 
 
 async def _publish(work: Work, writer: Writer, portion: Sequence[Entry], run: str) -> int:

@@ -65,7 +65,7 @@ _UNLOCK = text("SELECT pg_advisory_unlock(:key)")
 
 
 class RetryRunning(Exception):
-    """another retry runs; the message says so"""
+    """another retry runs, or what must not run beside one; the message says so"""
 
 
 class CannotDiscard(Exception):
@@ -243,7 +243,7 @@ async def retry(work: Work, selection: Selection, outcome: Outcome) -> None:
     goes on from. Raises RetryRunning, BrokerAway, and DBAPIError for an outage of the database.
     """
     writer, done = work.writer(SCHEMA), 0
-    async with work.engine.connect() as connection, _alone(connection):
+    async with work.engine.connect() as connection, alone(connection):
         tell = _telling(work, "retrying", await shares(connection, selection))
         async for rows in portions(connection, selection, outcome.position):
             exclusions = await writer.known_exclusions(connection)
@@ -262,10 +262,18 @@ async def retry(work: Work, selection: Selection, outcome: Outcome) -> None:
 
 
 @asynccontextmanager
-async def _alone(connection: AsyncConnection) -> AsyncIterator[None]:
-    """While the block runs, no other retry does: of two, neither could tell whose events were not published."""
-    if not (await connection.execute(_TRY_LOCK, {"key": postgres.RETRY_LOCK})).scalar_one():
-        raise RetryRunning("another retry of parked deliveries runs: wait for it, or stop it")
+async def alone(connection: AsyncConnection) -> AsyncIterator[None]:
+    """While the block runs, nobody but the projectors publishes: no other retry, no replay, and nobody erases.
+
+    Of two retries, neither could tell whose events were not published; and what was read before it was erased must
+    not be published after. Between statements, the connection has no transaction open. Raises RetryRunning.
+    """
+    taken = (await connection.execute(_TRY_LOCK, {"key": postgres.RETRY_LOCK})).scalar_one()
+    await connection.rollback()
+    if not taken:
+        raise RetryRunning(
+            "another retry of parked deliveries, a replay that publishes or a redaction runs: wait for it, or stop it"
+        )
     try:
         yield
     finally:

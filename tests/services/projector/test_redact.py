@@ -20,7 +20,7 @@ from runtime import bus, postgres, streams
 from runtime.streams import DELIVERIES, EVENTS, INLINE_BODY_BYTES_MAX
 from services.notifier import memory
 from services.notifier.memory import Entry, Key
-from services.projector import rebuild, redact, shadow
+from services.projector import rebuild, redact, retry, shadow
 from services.projector.rebuild import RebuildRunning, Replay, Until, Work
 from services.projector.redact import (
     Disagreement,
@@ -32,6 +32,7 @@ from services.projector.redact import (
     of_ref,
     of_sequence,
 )
+from services.projector.retry import RetryRunning
 from services.projector.shadow import About
 from tests import samples
 from tests.conftest import Broker
@@ -417,3 +418,20 @@ def test_a_word_names_the_ref_by_which_its_delivery_was_found_however_many_there
     ]
 
     assert [refs[:-1], refs[:-1], [refs[-1], *refs[: KEPT_REFS_MAX - 1]]] == kept
+
+
+async def test_while_a_retry_may_publish_what_it_has_read_nothing_is_erased(
+    broker: Broker, database: Database, engine: AsyncEngine
+) -> None:
+    await stored(broker, issue("sent"))
+    await project_all(broker, engine)
+    async with working(broker, database) as work:
+        plan = await redact.look(work, of_ref(REF))
+        async with work.engine.connect() as connection, retry.alone(connection):
+            with pytest.raises(RetryRunning):
+                await redact.redact(work, plan, "mona", "a request to erase")
+        assert {DELIVERIES, EVENTS, "ops.work_items"} <= await places_of(broker, engine)
+
+        await redact.redact(work, plan, "mona", "a request to erase")
+
+    assert set() == await places_of(broker, engine)

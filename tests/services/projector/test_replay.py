@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,9 +17,10 @@ from providers.port import Ignored, Unintelligible
 from read_models.table import SCHEMA
 from runtime import bus, postgres, streams
 from runtime.postgres import own_fold_lock
-from services.projector import replay
+from services.projector import replay, retry
 from services.projector.rebuild import OPERATORS_WORDS, Work
 from services.projector.replay import Portion, Selection
+from services.projector.retry import RetryRunning
 from services.projector.understand import understand
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT
@@ -65,10 +67,12 @@ async def run(
     async with work.engine.connect() as connection:
         selected = await replay.select(connection, selection, after)
     done: list[Portion] = []
-    async for portion in replay.replay(work, selection, selected, after=after, publish_as=publish_as):
-        done.append(portion)
-        if len(done) == portions:
-            break
+    replaying = replay.replay(work, selection, selected, after=after, publish_as=publish_as)
+    async with aclosing(replaying):
+        async for portion in replaying:
+            done.append(portion)
+            if len(done) == portions:
+                break
     return done
 
 
@@ -310,3 +314,16 @@ async def test_what_was_set_aside_while_a_refold_read_is_not_folded(
     await run(work, Selection(ref=f"{ISSUE}1"))
     assert [] == await titles(engine)
     assert ["discarded"] == [entry.status for entry in await entries(work)]
+
+
+async def test_while_others_publish_or_erase_nothing_is_sent_again(
+    broker: Broker, engine: AsyncEngine, work: Work
+) -> None:
+    await store_batch(broker, [issue(1)])
+    await project_all(broker, engine)
+    async with work.engine.connect() as connection, retry.alone(connection):
+        with pytest.raises(RetryRunning):
+            await run(work, Selection(source="github"), publish_as="again")
+        assert 1 == len(await run(work, Selection(source="github")))
+
+    assert 1 == len(await event_ids(broker))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +31,7 @@ from tests.conftest import Broker
 from tests.samples import SOURCES, body, delivery
 from tests.servers import Database
 from tests.services.projector.rebuilding import NOW, again, discarded, mixed, schemas, working
-from tests.services.projector.running import fold_one, project_all, store, store_batch, until
+from tests.services.projector.running import DEADLINE_S, fold_one, project_all, store, store_batch, until
 from tests.tables import count, snapshot
 
 pytestmark = pytest.mark.anyio
@@ -91,6 +92,43 @@ async def test_a_swap_waits_for_a_transaction_that_folds_and_loses_no_write(
 
     assert done.kept is not None
     assert 1 == await count(engine, "deliveries", "identity = 'in-hand' AND attempts = 1")
+
+
+async def test_who_spares_the_servers_holds_nobody_up_for_that(
+    broker: Broker, database: Database, engine: AsyncEngine, folded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after the last look at the log is folded while the projectors wait, at whatever rate goes."""
+    came = []
+
+    def after_something_came(name: str) -> None:
+        original = getattr(operation, name)
+
+        async def first_come(*given: Any) -> Any:
+            if name not in came:
+                came.append(name)
+                await store_batch(broker, again(list(mixed())[:10], name))
+                await project_all(broker, engine)
+            return await original(*given)
+
+        monkeypatch.setattr(operation, name, first_come)
+
+    after_something_came("_surely_folded")
+    after_something_came("_carry_over")
+    async with working(broker, database) as work, asyncio.timeout(DEADLINE_S):
+        monkeypatch.setattr(operation.Replay, "run", without_batches(monkeypatch, operation.Replay.run))
+        done = await rebuild(replace(work, rate_max=0.01), limit=0, dry_run=False)
+
+    assert (["_surely_folded", "_carry_over"], 80) == (came, done.deliveries)
+
+
+def without_batches(monkeypatch: pytest.MonkeyPatch, run: Callable[[Replay], Awaitable[None]]) -> Any:
+    """Nothing is spared while the log is replayed; from then on after each delivery."""
+
+    async def runs(replay: Replay) -> None:
+        await run(replay)
+        monkeypatch.setattr(operation, "BATCH_COUNT", 1)
+
+    return runs
 
 
 async def test_a_reader_in_a_transaction_delays_the_swap_and_gets_no_error(
