@@ -7,6 +7,7 @@ import getpass
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -18,6 +19,7 @@ from cli import reach, terminal
 from cli.database import DatabaseAway, DatabaseRefused, reason
 from cli.reach import REACH_S_MAX, Servers, Trouble, place
 from providers.registry import sources
+from read_models.registry import READ_MODELS
 from runtime import postgres, ssot
 from runtime.bus import BrokerAway
 from services.projector.rebuild import AnotherLog, Busy, Progress, RebuildRunning, Work
@@ -32,6 +34,8 @@ STATEMENT_S_MAX = 3_600
 TELL_EVERY_S = 1.0
 TELL_PIPED_EVERY_S = 15.0
 VALUE_CHARS_MAX = 200
+PERSONAL = "(personal)"
+"""Stands for a value that is not shown."""
 
 
 @asynccontextmanager
@@ -154,6 +158,27 @@ def _print_difference(model: str, difference: Difference, other: str) -> None:
 def _short(value: object) -> str:
     said = repr(value) if isinstance(value, str) else terminal.show(value)
     return said if len(said) <= VALUE_CHARS_MAX else said[: VALUE_CHARS_MAX - 1] + "…"
+
+
+def without_personal(compared: Sequence[Compared]) -> tuple[Compared, ...]:
+    """The same, with what only some readers may see left out: for output that others keep."""
+    return tuple(
+        replace(
+            each,
+            differences=tuple(
+                replace(row, live=_hidden(each.model, row.live), log=_hidden(each.model, row.log))
+                for row in each.differences
+            ),
+        )
+        for each in compared
+    )
+
+
+def _hidden(model: str, row: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return row and {name: PERSONAL if name in _PERSONAL[model] else value for name, value in row.items()}
+
+
+_PERSONAL = {model.name: {c.name for c in model.columns if c.personal} for model in READ_MODELS}
 
 
 def compared_as_json(compared: Sequence[Compared]) -> list[Mapping[str, Any]]:

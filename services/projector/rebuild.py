@@ -60,6 +60,8 @@ TAIL_COUNT_MAX = 2_000
 """Deliveries that may be left to fold while the projectors are held up."""
 UNHEARD_COUNT_MAX = 1_000
 """Parked deliveries that are named where today's code understands them."""
+BEHIND_COUNT_MAX = 20_000
+"""Deliveries in hand, and those that share an identity with one, whose rows are left out of a comparison."""
 BEHIND_TRIES = 5
 BEHIND_AGAIN_S = 0.3
 KEEP_ALIVE_S = 60
@@ -495,6 +497,11 @@ async def _compare(work: Work, replay: Replay, limit: int) -> tuple[list[Compare
                 await snapshot.execute(text("SELECT"))  # from here on it sees this moment
             values = {"surely": surely, "words": WORD_KINDS, "own": SOURCE, "aside": sorted(SET_ASIDE)}
             behind = (await snapshot.execute(text(_BEHIND.format(shadow=replay.schema)), values)).all()
+            if len(behind) > BEHIND_COUNT_MAX:
+                raise Busy(
+                    f"the projectors are over {BEHIND_COUNT_MAX:,} deliveries behind: let them catch up first"
+                    " (odooops status shows their lag)"
+                )
             if behind and tried < BEHIND_TRIES:
                 await snapshot.rollback()
                 await asyncio.sleep(BEHIND_AGAIN_S)
@@ -530,7 +537,7 @@ _BEHIND = (
     " FROM behind JOIN {shadow}.deliveries AS d USING (source, identity)"
     " LEFT JOIN both_sides AS b USING (source, identity, body_sha256)"
     " UNION ALL SELECT d.source, d.stream_seq, d.refs, false"
-    " FROM behind JOIN ops.deliveries AS d USING (source, identity)"
+    f" FROM behind JOIN ops.deliveries AS d USING (source, identity) LIMIT {BEHIND_COUNT_MAX + 1}"
 )
 """Deliveries, or copies of them, that the shadow has and the live ledger has not yet: what was acknowledged and is
 not there is lost, which is a difference. With them go the other bodies of their identities, and where an operator's

@@ -53,6 +53,7 @@ async def test_a_diff_names_the_rows_until_a_replay_has_mended_them(
     shown = capsys.readouterr().out
     assert f"work_items {ISSUE}2" in shown
     assert "title: live 'misread', by the log 'right'" in shown
+    assert "payload: live '(personal)', by the log '(personal)'" in shown
 
     assert 0 == await run("replay", "--source", "github", "--dry-run")
     shown = capsys.readouterr().out
