@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 
+from cli import terminal
 from runtime import bus, settings, state
 from runtime.bus import BrokerAway
 from runtime.settings import BadSettings, Settings
@@ -55,18 +56,39 @@ class Servers:
         """The broker's address for `user`."""
         if not self._named and self._set("nats", user):
             return self.settings.nats_for(user)
-        return self.state.nats[user]
+        return self._running("nats", user).nats[user]
 
     def database(self, user: str) -> str:
         """The database's address for `user`."""
         if not self._named and self._set("database", user):
             return self.settings.database_for(user)
         try:
-            return self.state.database[user]
+            return self._running("database", user).database[user]
         except KeyError:
             raise BadSettings(
                 f"`odooops up` was started without DATABASE_URL_{user.upper()}: give the {user}'s own login"
             ) from None
+
+    def _running(self, kind: str, user: str) -> State:
+        """What runs on the data folder. Raises BadSettings where the settings send the other user elsewhere.
+
+        A command would otherwise read the tables of one place and write into those of another.
+        """
+        other = "operator" if user == "reader" else "reader"
+        if not self._named and self._set(kind, other):
+            elsewhere = place(getattr(self.settings, f"{kind}_for")(other))
+            if elsewhere != self._place_in_folder(kind, other):
+                raise BadSettings(
+                    f"{kind.upper()}_URL_{user.upper()} is not set: give the {user}'s own login at {elsewhere},"
+                    f" where the {other}'s is"
+                )
+        return self.state
+
+    def _place_in_folder(self, kind: str, user: str) -> str | None:
+        try:
+            return place(getattr(self.state, kind)[user])
+        except (NotRunning, KeyError):
+            return None
 
     def _set(self, kind: str, user: str) -> bool:
         own = getattr(self.settings, f"{kind}_url_{user}")
@@ -91,6 +113,8 @@ async def broker(url: str, user: str) -> AsyncIterator[Client]:
     said: list[str] = []
 
     async def heard(reason: str) -> None:
+        if "permissions violation" in reason and reason not in said:
+            terminal.say(f"the broker does not let the {user}'s login do this: {reason}")
         said.append(reason)
 
     try:

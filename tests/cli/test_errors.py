@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cli import deliveries
 from cli.main import main
-from runtime import embedded
+from cli.reach import Servers
+from runtime import embedded, state
 from runtime.settings import BadSettings
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,7 @@ COMMANDS: list[list[str]] = [
     ["ssot", "apply"],
     ["rebuild"],
     ["verify", "builds"],
+    ["parked", "retry", "--all", "--yes"],
 ]
 
 
@@ -114,6 +117,34 @@ def test_a_database_that_is_away_is_named_without_its_password(
     told = sentence(capsys)
     assert told.startswith("the database at 127.0.0.1:1 does not answer: ")
     assert PASSWORD not in told
+
+
+def test_an_operators_login_that_is_missing_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL_READER", NOBODY_DB)
+    assert main(["rebuild"]) == 1
+    told = sentence(capsys)
+    assert told.startswith("DATABASE_URL_OPERATOR is not set")
+    assert PASSWORD not in told
+
+
+def test_the_logins_of_one_command_lead_to_one_place(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    running = SimpleNamespace(database={"reader": NOBODY_DB, "operator": NOBODY_DB.replace(":1/", ":2/")})
+    monkeypatch.setattr(state, "read", lambda _: running)
+    monkeypatch.setenv("DATABASE_URL_READER", NOBODY_DB)
+    assert Servers(tmp_path, named=False).database("operator") == running.database["operator"]
+    monkeypatch.setenv("DATABASE_URL_READER", NOBODY_DB.replace(":1/", ":3/"))
+    assert Servers(tmp_path, named=True).database("operator") == running.database["operator"]
+    with pytest.raises(BadSettings, match="DATABASE_URL_OPERATOR is not set"):
+        Servers(tmp_path, named=False).database("operator")
+
+
+def test_tables_of_a_time_to_come_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rebuild", "--as-of", "2999-01-01", "--into", "ops_then"]) == 1
+    assert "lies ahead" in sentence(capsys)
 
 
 def test_a_status_without_servers_calls_nothing_well_and_nothing_zero(
