@@ -18,7 +18,7 @@ from cli.work import working
 from runtime.bus import BrokerAway
 from services.projector import archive
 from services.projector.archive import Archived, NotArchived, NotTrimmed
-from services.projector.rebuild import Work, alone
+from services.projector.rebuild import alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Range:
     before: datetime | None
 
 
-async def run(servers: Servers, file: Path, wanted: Range, trim: bool) -> None:
+async def run(servers: Servers, file: Path, wanted: Range, trim: bool, as_json: bool) -> None:
     """Write a range of the log to `file`; with `trim`, take it out of the log."""
     with _sentences():
         async with working(servers) as work, alone(work.engine):
@@ -38,30 +38,46 @@ async def run(servers: Servers, file: Path, wanted: Range, trim: bool) -> None:
             if trim:
                 await archive.require_trimmable(work, first, last)
             archived = await archive.export(work, file, first, last)
-            _print_archived(file, archived)
-            if trim:
-                await _trim(work, archived)
-    if not trim:
+            if not as_json:
+                _print_archived(file, archived)
+            begins = await archive.trim(work, archived) if trim else None
+    _print_end(file, archived, begins, as_json)
+    if not trim and not as_json:
         _say(f"to take them out of the log: odooops archive --check {shlex.quote(str(file))} --trim")
 
 
-async def check(servers: Servers, file: Path, trim: bool) -> None:
+async def check(servers: Servers, file: Path, trim: bool, as_json: bool) -> None:
     """Read an archive from end to end and print what it holds; with `trim`, take that out of the log."""
+    begins = None
     with _sentences():
         archived = archive.check(file)
-        _print_archived(file, archived)
+        if not as_json:
+            _print_archived(file, archived)
         if trim:
             async with working(servers) as work, alone(work.engine):
-                await _trim(work, archived)
+                begins = await archive.trim(work, archived)
+    _print_end(file, archived, begins, as_json)
 
 
-async def _trim(work: Work, archived: Archived) -> None:
-    first = await archive.trim(work, archived)
-    _say(f"trimmed: the log begins at sequence {first}")
-    _say(
-        "from now on rebuild takes over what rests on trimmed deliveries from the live tables as it is, verify proves"
-        f" what came from sequence {first} on; the rest is in the tables alone: back the database up"
-    )
+def _print_end(file: Path, archived: Archived, begins: int | None, as_json: bool) -> None:
+    """Where the log begins once it was trimmed; for programs, everything."""
+    if as_json:
+        terminal.print_json(
+            {
+                "file": str(file),
+                "deliveries": archived.count,
+                "without_body": archived.missing,
+                "first_seq": archived.first_seq,
+                "last_seq": archived.last_seq,
+                "log_begins_at": begins,
+            }
+        )
+    elif begins is not None:
+        _say(f"trimmed: the log begins at sequence {begins}")
+        _say(
+            "from now on rebuild takes over what rests on trimmed deliveries from the live tables as it is, verify"
+            f" proves what came from sequence {begins} on; the rest is in the tables alone: back the database up"
+        )
 
 
 @contextmanager
@@ -76,7 +92,7 @@ def _sentences() -> Iterator[None]:
 
 def _print_archived(file: Path, archived: Archived) -> None:
     _say(
-        f"{file}: {archived.count:,} deliveries, sequences {archived.first_seq} to {archived.last_seq},"
+        f"{file}: {terminal.deliveries(archived.count)}, sequences {archived.first_seq} to {archived.last_seq},"
         f" {terminal.size(file.stat().st_size)}, read from end to end and found whole"
     )
     if archived.missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 from cli import terminal
@@ -21,6 +22,7 @@ async def run(
     into: str,
     rate: float | None,
     models: Sequence[str],
+    as_json: bool,
 ) -> None:
     """Make the tables as they were, and print what they are of."""
     if as_of is None and as_of_seq is None:
@@ -33,25 +35,29 @@ async def run(
         raise Trouble(str(error)) from None
     async with working(servers, rate) as work:
         made = await past.build(work, Until(as_of, as_of_seq), into, models)
-    _print(made)
+    if as_json:
+        terminal.print_json(asdict(made))
+    else:
+        _print(made)
 
 
 def _print(made: AsOf) -> None:
     moment = "before anything was received" if made.moment is None else terminal.moment(made.moment)
-    lines = [
-        f"{made.schema}: the tables as of {moment}, from {made.deliveries:,} deliveries, in {made.seconds:.0f} s"
-    ]
+    begun = f"{made.schema}: the tables as of {moment}, from {terminal.deliveries(made.deliveries)}"
+    lines = [f"{begun}, in {made.seconds:.1f} s"]
     if made.erased:
-        lines.append(f"  without {made.erased:,} deliveries of that time that were erased since")
+        lines.append(f"  without {terminal.deliveries(made.erased)} of that time that were erased since")
     if made.trimmed:
         lines.append(
-            f"  without {made.trimmed:,} deliveries of that time that the log no longer holds: rows that rest on them"
-            " are missing, or not as they were"
+            f"  without {terminal.deliveries(made.trimmed)} of that time that the log no longer holds: rows that"
+            " rest on them are missing, or not as they were"
         )
     if made.views:
         lines.append(f"  with our {made.views} views, in which now() is that moment")
     else:
         lines.append("  without views, which need every table and a moment")
-    lines.append(f"ask {made.schema} by `odooops sql`; what it was made for done, drop the schema with psql")
+    lines.append(
+        f"ask {made.schema} by `odooops sql`; once it has served, DROP SCHEMA {made.schema} CASCADE with psql"
+    )
     for line in lines:
         terminal.console().print(terminal.clean(line), soft_wrap=True)

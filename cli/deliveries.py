@@ -24,6 +24,8 @@ from runtime.settings import BadSettings
 
 BODY_SHOWN_CHARS_MAX = 20_000
 REFS_SHOWN_MAX = 3
+SAID_BY_OPERATORS = ("discarded", "redacted")
+"""States in which the ledger keeps why an operator said so in the place of an error."""
 NAME_CHARS = 18
 LISTED = ("seq", "received", "delivery", "kind", "status", "reason", "refs")
 STATEMENT_MS_MAX = 10_000
@@ -194,7 +196,7 @@ async def stored(servers: Servers, seq: int) -> Delivery | str:
         async with reach.broker(servers.nats(READER), READER) as client:
             return await bus.read_delivery(client.jetstream(), seq)
     except LogTrimmed:
-        return "it is not there: trimmed, or never stored"
+        return "it is not there: erased, trimmed, or never stored"
     except (BrokerAway, UnreadableDelivery) as error:
         return str(error)
     except (nats.errors.Error, APIError) as error:
@@ -219,7 +221,7 @@ def print_ledger(row: dict[str, Any] | None, doubt: str | None) -> None:
             "came again at": again,
             "attempts": row["attempts"],
             "first tried": row["first_tried_at"],
-            "last error": row["last_error"],
+            "why" if row["status"] in SAID_BY_OPERATORS else "last error": row["last_error"],
         }
     )
 

@@ -25,6 +25,6 @@ async def run(servers: Servers, last: int, limit: int, as_json: bool) -> bool:
     else:
         print_preview(shown)
         terminal.console().print(
-            f"the newest {len(entries):,} deliveries, and {shown.read:,} read for what they are about"
+            f"looked at: the newest {terminal.deliveries(len(entries))}, {shown.read:,} read for what they are about"
         )
     return all(each.equal for each in shown.compared)

@@ -70,10 +70,6 @@ contracts_app = typer.Typer(
 )
 app.add_typer(contracts_app, name="contracts")
 
-parked.register(app)
-tables.register(app)
-custody.register(app)
-
 
 @app.command("up")
 def up_command(
@@ -352,6 +348,11 @@ def contracts_check_command(
 
     if not contracts.check(against):
         raise typer.Exit(EXIT_FAILED)
+
+
+tables.register(app)
+custody.register(app)
+parked.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

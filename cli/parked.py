@@ -86,8 +86,8 @@ async def list_(servers: Servers, selection: Selection, limit: int, as_json: boo
             _print_shares(by)
         columns = ("seq", "received", "delivery", "kind", "reason", "error", "attempts")
         terminal.console().print(terminal.table(columns, (_listed(row) for row in rows)))
-        of = f" of {total:,}" if selection.ref is None else f", {looked_at:,} read"
-        terminal.console().print(f"({len(rows)}{of} parked)")
+        of = f"{total:,} parked" if selection.ref is None else f"{looked_at:,} parked that were read"
+        terminal.console().print(f"({len(rows)} of {of})")
     if selection.ref is None and total > len(rows):
         terminal.say(f"there are more than {limit}: narrow the filters, or give --limit")
     if selection.ref is not None and looked_at < total:
@@ -237,8 +237,9 @@ def retry(
         asyncio.run(_retry(servers, chosen, outcome))
         ended = True
     finally:
-        _print_outcome(outcome, dry_run=False, as_json=as_json)
-        if not ended:
+        if ended or outcome.total:
+            _print_outcome(outcome, dry_run=False, as_json=as_json)
+        if not ended and outcome.total:
             terminal.say("stopped early: what was done stays done, the same command goes on with the rest")
 
 
@@ -253,27 +254,37 @@ async def _retry(servers: Servers, selection: Selection, outcome: Outcome) -> No
 
 
 def discard(
-    servers: Servers, names: Sequence[str], selection: Selection, why: str, *, dry_run: bool, yes: bool
+    servers: Servers,
+    names: Sequence[str],
+    selection: Selection,
+    why: str,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Give up the deliveries chosen: they stay in the log, and nothing is ever made of them."""
     chosen = asyncio.run(_chosen(servers, names, selection, "discarded"))
-    if dry_run:
-        count = asyncio.run(_count(servers, chosen))
-        terminal.console().print(f"{count:,} would be discarded, nothing done: this was a dry run")
+    if not dry_run and not names and not yes and not _confirmed(servers, chosen, "discard"):
         return
-    if not names and not yes and not _confirmed(servers, chosen, "discard"):
-        return
-    count = asyncio.run(_discard(servers, chosen, why))
-    terminal.console().print(f"discarded {count:,}")
+    made = _count(servers, chosen, as_json) if dry_run else _discard(servers, chosen, why)
+    count = asyncio.run(made)
+    if as_json:
+        terminal.print_json({"dry_run": dry_run, "deliveries": count})
+    elif dry_run:
+        terminal.console().print(f"{count:,} would be discarded: nothing done, this was a dry run")
+    else:
+        terminal.console().print(f"discarded {count:,}")
 
 
-async def _count(servers: Servers, selection: Selection) -> int:
+async def _count(servers: Servers, selection: Selection, as_json: bool) -> int:
     """How many are chosen, with how many of each source and reason printed where that needs no reading."""
     if selection.ref is not None:
         return (await _look(servers, selection)).total
     async with reading(servers, STATEMENT_MS_MAX) as connection:
         by = await shares(connection, selection)
-    _print_shares(by)
+    if by and not as_json:
+        _print_shares(by)
     return sum(each.count for each in by)
 
 
@@ -317,8 +328,10 @@ def _confirmed(servers: Servers, selection: Selection, verb: str) -> bool:
         return True
     about = "" if selection.ref is None else f" those about {selection.ref} of"
     if not sys.stdin.isatty():
-        raise Trouble(f"to {verb}{about} {count:,} deliveries, look at it with --dry-run, then give --yes")
-    return typer.confirm(terminal.clean(f"{verb}{about} {count:,} deliveries?"))
+        raise Trouble(
+            f"to {verb}{about} {terminal.deliveries(count)}, look at it with --dry-run, then give --yes"
+        )
+    return typer.confirm(terminal.clean(f"{verb}{about} {terminal.deliveries(count)}?"))
 
 
 async def _at_most(servers: Servers, selection: Selection) -> int:

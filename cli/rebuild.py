@@ -47,8 +47,10 @@ async def rebuild(servers: Servers, wanted: Wanted, as_json: bool) -> None:
     if wanted.dry_run:
         out.print("nothing was changed: without --dry-run the rows above are")
     elif done.kept is None:
-        out.print("the rows above were replaced where they are")
+        equal = all(each.equal for each in done.compared)
+        out.print("no row had to be replaced" if equal else "the rows above were replaced where they are")
     else:
+        out.print("put in place: the tables are what the log says now")
         _print_kept(done.kept)
 
 
@@ -81,7 +83,7 @@ async def rollback(servers: Servers, rate_max: float | None, as_json: bool) -> N
         return
     out = terminal.console()
     out.print(
-        f"put back, with {_count(done.deliveries)} that had come since: {', '.join(done.models)}",
+        f"put back, with {terminal.deliveries(done.deliveries)} that had come since: {', '.join(done.models)}",
         soft_wrap=True,
     )
     if done.kept:
@@ -120,7 +122,7 @@ async def _run(servers: Servers, wanted: Wanted, as_json: bool, verbs: tuple[str
     if not as_json:
         rate = done.deliveries / done.seconds if done.seconds else 0.0
         out = terminal.console()
-        out.print(f"{_count(done.deliveries)} in {done.seconds:.1f} s, {rate:,.0f}/s")
+        out.print(f"{terminal.deliveries(done.deliveries)} in {done.seconds:.1f} s, {rate:,.0f}/s")
         if trimmed := seed.sentence(done):
             out.print(trimmed, soft_wrap=True)
         if done.unheard:
@@ -163,12 +165,14 @@ def _print_found(compared: Sequence[Compared], behind: int, verbs: tuple[str, st
         f" {sum(each.rows for each in compared):,} rows by the log"
     )
     if behind:
-        out.print(f"not compared: what {_count(behind)} say, which the projectors have yet to fold")
+        out.print(
+            f"not compared: what {terminal.deliveries(behind)} say, which the projectors have yet to fold"
+        )
 
 
 def _print_unheard(done: Replayed, *, changed: bool) -> None:
     """A rebuild publishes nothing, and of what was parked nobody has heard yet."""
-    count = _count(len(done.unheard))
+    count = terminal.deliveries(len(done.unheard))
     shown = " ".join(map(str, done.unheard[:UNHEARD_SHOWN_MAX]))
     more = " …" if len(done.unheard) > UNHEARD_SHOWN_MAX else ""
     said = (
@@ -186,10 +190,6 @@ def _print_kept(kept: str) -> None:
     out.print(f"the tables before it are kept in {kept}")
     out.print("  odooops rebuild --rollback puts them back, with all that comes until then")
     out.print("  odooops rebuild --drop-old drops them")
-
-
-def _count(deliveries: int) -> str:
-    return f"{deliveries:,} {'delivery' if deliveries == 1 else 'deliveries'}"
 
 
 def _as_json(done: Replayed) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from services.projector.replay import Selected, Selection
 
 DRY_RUN_MAX = 20_000
 """Deliveries whose effect a dry run works out: what they come to is in memory meanwhile."""
-VERBS = ("appear", "vanish", "change")
+VERBS = ("would come", "would go", "would change")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,8 @@ async def run(servers: Servers, wanted: Selection, how: How) -> None:
         terminal.say("no delivery that was projected or ignored fits: nothing to do")
     if selected.parked:
         terminal.say(
-            f"{selected.parked:,} parked deliveries fit too and were left alone: `odooops parked retry`"
+            f"parked and left alone, though they fit too: {terminal.deliveries(selected.parked)}, see"
+            " `odooops parked retry`"
         )
 
 
@@ -125,7 +126,7 @@ def _print_preview(shown: Previewed, selected: Selected, as_json: bool) -> None:
     else:
         print_preview(shown)
         terminal.console().print(
-            f"{selected.count:,} deliveries would be replayed; --publish would send {shown.events:,} events"
+            f"{terminal.deliveries(selected.count)} would be replayed; --publish would send {shown.events:,} events"
         )
     if selected.count > DRY_RUN_MAX:
         terminal.say(f"only the first {DRY_RUN_MAX:,} deliveries were looked at")
@@ -136,11 +137,12 @@ def _print_summary(summary: Summary, selected: Selected, how: How) -> None:
         terminal.print_json({**asdict(summary), "parked": selected.parked})
     else:
         terminal.console().print(
-            f"{summary.deliveries:,} deliveries replayed, {summary.read:,} read; {summary.refs:,} refs refolded, "
-            f"{summary.verdicts:,} verdicts changed, {summary.events:,} events published"
+            f"{terminal.deliveries(summary.deliveries)} replayed, {summary.read:,} read; "
+            f"{summary.refs:,} refs refolded, {summary.verdicts:,} ended otherwise than before, "
+            f"{summary.events:,} events published"
         )
     if summary.verdicts and not how.publish:
-        terminal.say("nothing was published: what is understood only now, nobody has heard of (--publish)")
+        terminal.say("of what is understood only now nobody has heard: --publish sends its events")
 
 
 def print_preview(shown: Previewed) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
+
+import typer
 
 from cli import reach, terminal
 from cli.database import reading
@@ -34,12 +38,14 @@ async def audit(servers: Servers, asked: Span, limit: int, as_json: bool) -> Non
 
 
 async def exclude(
-    servers: Servers, asked: Span, why: str, limit: int, *, dry_run: bool, as_json: bool
+    servers: Servers, asked: Span, why: str, limit: int, *, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     """Say that what a secret vouched for is not to be believed, unless it is a dry run, and print what that changes.
 
-    What was told to others is printed before: the tables forget it with the deliveries.
+    Without `yes` only after a person at a terminal has agreed. What was told to others is printed before: the tables
+    forget it with the deliveries.
     """
+    asks = not (yes or dry_run)
     now = datetime.now(UTC)
     async with working(servers) as work:
         try:
@@ -50,10 +56,18 @@ async def exclude(
             if before is not None:
                 _print_already(exclusion, before, as_json)
                 return
+            if asks and not sys.stdin.isatty():
+                raise Trouble(
+                    "an exclusion cannot be taken back and nobody can be asked here: see --dry-run first, then give"
+                    " --yes"
+                )
             deliveries, compared = await leak.without(work, exclusion, limit)
             first = False
             if not as_json:
                 _print_told(told)
+                print_compared(compared, ("would come", "would go", "would change"), "without them")
+            if asks and not await _agreed(deliveries):
+                raise Trouble("nothing was excluded")
             if not dry_run:
                 stored = await leak.store(work, leak.said(exclusion, why, who(), now))
                 first = await leak.fold(work, stored)
@@ -74,14 +88,18 @@ async def exclude(
             }
         )
         return
-    print_compared(compared, ("new", "gone", "changed"), "without them")
     out = terminal.console()
     if dry_run:
-        out.print(f"{_counted(deliveries)} would be discarded; nothing was done", soft_wrap=True)
+        out.print(f"{terminal.deliveries(deliveries)} would be discarded; nothing was done", soft_wrap=True)
     elif first:
-        out.print(f"{_counted(discarded)} discarded, received {_times(exclusion)}", soft_wrap=True)
+        out.print(f"{terminal.deliveries(discarded)} discarded, received {_times(exclusion)}", soft_wrap=True)
     else:
         _print_already(exclusion, None, as_json=False)
+
+
+async def _agreed(deliveries: int) -> bool:
+    question = f"Discard {terminal.deliveries(deliveries)}, for good?"
+    return await asyncio.to_thread(typer.confirm, question, err=True)
 
 
 async def _exclusion(work: Work, servers: Servers, asked: Span, now: datetime) -> Exclusion:
@@ -138,7 +156,8 @@ def _print_audit(span: Span, found: Audit) -> None:
     )
     times = f"from {terminal.show(found.first_at)} to {terminal.show(found.last_at)}"
     out.print(
-        terminal.clean(f"{span.secret} vouched for {_counted(found.deliveries)}, {times}"), soft_wrap=True
+        terminal.clean(f"{span.secret} vouched for {terminal.deliveries(found.deliveries)}, {times}"),
+        soft_wrap=True,
     )
     out.print(f"about {found.refs:,} refs, of which {found.alone:,} rest on them alone", soft_wrap=True)
     for ref in found.refs_alone:
@@ -182,10 +201,6 @@ def _as_json(exclusion: Exclusion) -> dict[str, Any]:
 
 def _times(exclusion: Exclusion) -> str:
     return f"from {terminal.moment(exclusion.since)} to {terminal.moment(exclusion.until)}"
-
-
-def _counted(count: int) -> str:
-    return f"{count:,} deliver{'y' if count == 1 else 'ies'}"
 
 
 def _more(count: int, shown: int) -> None:

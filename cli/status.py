@@ -31,13 +31,16 @@ from runtime.settings import BadSettings
 from runtime.state import State
 from services.projector.fingerprint import fingerprints, recorded
 from services.projector.rebuild import running
-from services.projector.shadow import ours
+from services.projector.shadow import About, ours
 
 STREAM_WARNING_FRACTION = 0.80
 """From here on the log is called nearly full: what is full refuses every delivery."""
 STREAM_BAD_FRACTION = 0.95
 LAG_WARNING_COUNT = 10_000
 STATEMENT_MS_MAX = 5_000
+
+WAITING = {"parked": "odooops parked list", "conflict": "odooops deliveries list --status conflict"}
+"""What waits for an operator, by its state in the ledger, and what lists it."""
 
 CLOSED = "odooops_ingest_closed"
 REQUESTS = "odooops_ingest_requests_total"
@@ -365,9 +368,8 @@ async def _ledger(connection: AsyncConnection, report: Report) -> None:
     read = max((row[4] for row in rows if row[4] is not None), default=None)
     report.facts |= {"ledger": counts, "sources": sources, "ledger_last_seq": read}
     told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no delivery yet"
-    if counts.get("parked") or counts.get("conflict"):
-        where = "see `odooops deliveries list --status parked` and `--status conflict`"
-        report.add("ledger", "warning", f"{told}: {where}")
+    if where := [f"`{command}`" for status, command in WAITING.items() if counts.get(status)]:
+        report.add("ledger", "warning", f"{told}: see {' and '.join(where)}")
     else:
         report.add("ledger", "ok", told)
     again = (await connection.execute(text(_REDACTED_AGAIN))).scalar_one()
@@ -407,7 +409,7 @@ async def _rebuilds(connection: AsyncConnection, report: Report) -> None:
     shadows = {name: about for name, about in found.items() if about.purpose == "rebuild"}
     report.facts["rebuild"] = {"running": runs, "left_behind": [] if runs else sorted(shadows)}
     if runs:
-        since = "".join(f", into {name} since {about.made_at}" for name, about in shadows.items())
+        since = "".join(f", into {name} since {_made_at(about)}" for name, about in shadows.items())
         report.add("rebuild", "ok", f"a rebuild or verification runs{since}")
     for name in () if runs else sorted(shadows):
         size = terminal.size(sizes.get(name, 0))
@@ -419,8 +421,13 @@ async def _rebuilds(connection: AsyncConnection, report: Report) -> None:
         for name, about in kept.items()
     }
     for name, about in kept.items():
-        said = f"{name} of {about.made_at}, {terminal.size(sizes.get(name, 0))}: odooops rebuild --drop-old drops it"
+        size = terminal.size(sizes.get(name, 0))
+        said = f"{name} of {_made_at(about)}, {size}: `odooops rebuild --drop-old` drops it"
         report.add("old tables", "ok", said)
+
+
+def _made_at(about: About) -> str:
+    return terminal.moment(datetime.fromisoformat(about.made_at))
 
 
 _SIZES = text(
@@ -446,7 +453,9 @@ async def _made_by(servers: Servers, connection: AsyncConnection, report: Report
     if not older:
         report.add("rows", "ok", "all made by today's code and SSOT")
     elif not known:
-        report.add("rows", "ok", "nobody has compared them with the log by today's code: odooops verify does")
+        report.add(
+            "rows", "ok", "nobody has compared them with the log by today's code: `odooops verify` does"
+        )
     else:
         report.add("rows", "warning", f"made by older code or SSOT: {', '.join(older)}. See `odooops verify`")
 

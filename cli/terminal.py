@@ -77,6 +77,11 @@ def moment(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def deliveries(count: int) -> str:
+    """So many deliveries."""
+    return f"{count:,} {'delivery' if count == 1 else 'deliveries'}"
+
+
 def size(count: int) -> str:
     """Bytes in the largest unit that leaves a number above one."""
     amount = float(count)

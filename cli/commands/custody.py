@@ -77,6 +77,7 @@ def audit_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --exclude: show what would change, and do nothing.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     limit: Annotated[
         int, typer.Option(min=1, max=LIST_MAX, help="How many of each list are shown.")
     ] = AUDIT_DEFAULT,
@@ -95,8 +96,8 @@ def audit_command(
     from cli import secrets
     from services.projector.leak import Span
 
-    if (why or dry_run) and not exclude:
-        raise typer.BadParameter("--why and --dry-run belong to --exclude")
+    if (why or dry_run or yes) and not exclude:
+        raise typer.BadParameter("--why, --dry-run and --yes belong to --exclude")
     if exclude and since is None:
         raise typer.BadParameter(
             "--exclude needs --since: when may it have leaked first? Or --since beginning"
@@ -107,7 +108,7 @@ def audit_command(
     span = Span(name, secrets.moment(since, now, "--since"), secrets.moment(until, now, "--until"))
     reached = servers(context, data_dir)
     if exclude:
-        work = secrets.exclude(reached, span, why or "", limit, dry_run=dry_run, as_json=as_json)
+        work = secrets.exclude(reached, span, why or "", limit, dry_run=dry_run, yes=yes, as_json=as_json)
         asyncio.run(work)
     else:
         asyncio.run(secrets.audit(reached, span, limit, as_json))
@@ -129,8 +130,9 @@ def archive_command(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: read FILE, and say whether it is whole.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write old deliveries to a file, and perhaps take them out of the log.
+    """Write old deliveries to a file; with --trim, take them out.
 
     Every byte of them, each with a hash; the file has its name once it was read back. Only deliveries that the
     projector has done, and that are not parked, are taken out, and only from the beginning on. What stands in the
@@ -142,10 +144,10 @@ def archive_command(
     if check:
         if until_seq or before or from_seq:
             raise typer.BadParameter("--check reads all of FILE: leave the range out")
-        asyncio.run(archive.check(servers(context, data_dir), file, trim))
+        asyncio.run(archive.check(servers(context, data_dir), file, trim, as_json))
         return
     if (until_seq is None) == (before is None):
         raise typer.BadParameter("give either --until-seq or --before")
     moment = None if before is None else since(before, datetime.now(UTC), "--before")
     wanted = archive.Range(from_seq=from_seq, until_seq=until_seq, before=moment)
-    asyncio.run(archive.run(servers(context, data_dir), file, wanted, trim))
+    asyncio.run(archive.run(servers(context, data_dir), file, wanted, trim, as_json))

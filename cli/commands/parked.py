@@ -43,7 +43,7 @@ Everything = Annotated[bool, typer.Option("--all", help="All that are parked.")]
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        help="Deliveries that could not be understood or written: look, retry, give up.",
+        help="Deliveries that were set aside: look, retry, discard.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -127,6 +127,7 @@ def discard_command(
     ref: About = None,
     dry_run: DryRun = False,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Give parked deliveries up: nothing is ever made of them.
 
@@ -139,7 +140,8 @@ def discard_command(
     _require_choice("discard", names, chosen, everything)
     if not why.strip():
         raise typer.BadParameter("--why: say in a few words why")
-    parked.discard(servers(context, data_dir), names or (), chosen, why.strip(), dry_run=dry_run, yes=yes)
+    reached = servers(context, data_dir)
+    parked.discard(reached, names or (), chosen, why.strip(), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _selection(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.options import EXIT_FAILED, AsJson, DataDir, servers
+from cli.reach import Trouble
 from runtime.settings import DEFAULT_DATA_DIR
 
 DIFFERENCES_SHOWN = 10
@@ -78,7 +79,7 @@ def replay_command(
     limit: Shown = DIFFERENCES_SHOWN,
     as_json: AsJson = False,
 ) -> None:
-    """Fold anew, by today's code, whatever some deliveries are about.
+    """Fold anew what some deliveries are about, by today's code.
 
     Takes deliveries that were projected or ignored; parked ones are for `odooops parked retry`. Publishes nothing
     without --publish, not even what is understood only now.
@@ -160,7 +161,7 @@ def rebuild_command(
     limit: Limit = LIMIT_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Fold the log anew and put the result in the place of the tables.
+    """Make the tables anew from the log, and put them in place.
 
     Everything goes on meanwhile, and readers notice nothing. Interrupted at any point, the tables are as they were.
     The old ones are kept in a schema ops_before_<time>.
@@ -186,8 +187,11 @@ def rebuild_command(
         from cli import as_of as then
         from cli.deliveries import since as moment
 
-        until = moment(as_of, datetime.now(UTC), "--as-of") if as_of else None
-        asyncio.run(then.run(reached, until, as_of_seq, into, rate, models or ()))
+        now = datetime.now(UTC)
+        until = moment(as_of, now, "--as-of") if as_of else None
+        if until is not None and until > now:
+            raise Trouble(f"--as-of {as_of} lies ahead: nobody knows the tables of then")
+        asyncio.run(then.run(reached, until, as_of_seq, into, rate, models or (), as_json))
     elif drop_old:
         asyncio.run(rebuild.drop_old(reached, as_json))
     elif rollback:
@@ -205,9 +209,10 @@ def verify_command(
     limit: Limit = LIMIT_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Fold the log anew beside the tables, and name each row that is not what the log says.
+    """Name each row that is not what the log says.
 
-    The exit code is 1 where there is one.
+    The log is folded anew beside the tables, and compared with them; nothing is changed. The exit code is 1
+    where one differs.
     """
     from cli import rebuild
 

@@ -135,6 +135,10 @@ async def test_the_file_holds_every_byte_and_says_how_to_go_on(broker: Broker, a
     assert 0o600 == stat.S_IMODE(Path("old.gz").stat().st_mode)
     assert ["old.gz"] == [path.name for path in Path().iterdir()]
     assert 1 == await first_seq(broker)
+    trimmed = json.loads(await archiving("--check", "old.gz", "--json"))
+    assert (2, 1, 2, None) == tuple(
+        trimmed[name] for name in ("deliveries", "first_seq", "last_seq", "log_begins_at")
+    )
 
 
 async def test_a_range_may_end_at_a_time_and_begin_anywhere(broker: Broker, archiving: Archiving) -> None:

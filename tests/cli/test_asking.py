@@ -172,7 +172,7 @@ async def test_a_delivery_that_is_nowhere_is_a_sentence(terminal: Terminal) -> N
     await terminal("deliveries", "show", "99")
     assert (terminal.code, terminal.said) == (
         1,
-        "odooops: the ledger has no delivery 99; of the log: it is not there: trimmed, or never stored\n",
+        "odooops: the ledger has no delivery 99; of the log: it is not there: erased, trimmed, or never stored\n",
     )
     await terminal("deliveries", "show", "github:none")
     assert terminal.said.startswith("odooops: the ledger has no delivery github:none")
@@ -293,15 +293,18 @@ async def test_status_tells_what_is_there(terminal: Terminal, broker: Broker, da
     assert states["ledger"] == "warning"
 
 
-@pytest.mark.parametrize("end", ["parked", "conflict"])
+@pytest.mark.parametrize(
+    ("end", "where"),
+    [("parked", "odooops parked list"), ("conflict", "odooops deliveries list --status conflict")],
+)
 async def test_status_warns_of_what_waits_for_the_operator(
-    terminal: Terminal, database: Database, broker: Broker, end: str
+    terminal: Terminal, database: Database, broker: Broker, end: str, where: str
 ) -> None:
     await log(broker, "a")
     await enter(database, [ledger("a", 1, status=end)])
     (line,) = (check for check in (await terminal.json("status"))["checks"] if check["part"] == "ledger")
     assert line["state"] == "warning"
-    assert "`odooops deliveries list --status parked` and `--status conflict`" in line["text"]
+    assert line["text"].endswith(f"1 {end}: see `{where}`")
 
 
 async def test_status_warns_before_the_log_is_full(

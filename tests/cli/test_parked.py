@@ -216,6 +216,12 @@ async def test_a_discard_keeps_the_row_with_who_and_why(
     )
     await terminal("parked", "discard", "github:poison", "--why", "again")
     assert "github:poison is discarded, not parked" in terminal.said
+    assert "a test of theirs" in "".join(
+        line for line in (await terminal("deliveries", "show", "github:poison")).splitlines() if "why" in line
+    )
+    left = ("parked", "discard", "--all", "--why", "x")
+    assert {"dry_run": True, "deliveries": 1} == await terminal.json(*left, "--dry-run")
+    assert {"dry_run": False, "deliveries": 1} == await terminal.json(*left, "--yes")
 
 
 async def test_a_conflict_is_discarded_by_its_name_and_never_by_a_filter(

@@ -143,11 +143,13 @@ async def test_a_dry_run_shows_what_then_changes_and_a_second_time_changes_nothi
 ) -> None:
     given = (LEAKED, "--exclude", "--since", "beginning", "--until", "2026-11-02", "--why", "in a build log")
     before = await snapshot(engine)
+    assert "" == await operator(*given)
+    assert "give --yes" in operator.said
     dry = await operator.json(*given, "--dry-run")
     assert before == await snapshot(engine)
     assert len(LOG) == (await broker.js.stream_info("DELIVERIES")).state.messages
 
-    done = await operator.json(*given)
+    done = await operator.json(*given, "--yes")
 
     assert (dry["changes"], dry["told"], 2) == (done["changes"], done["told"], done["discarded"])
     assert 0 == await count(engine, "work_items", f"work_item_ref = '{GONE}'")
@@ -163,7 +165,7 @@ async def test_a_dry_run_shows_what_then_changes_and_a_second_time_changes_nothi
 
 @pytest.mark.anyio
 async def test_what_changes_is_printed_with_both_values(operator: Operator, engine: AsyncEngine) -> None:
-    printed = await operator(LEAKED, "--exclude", "--since", "beginning", "--why", "in a build log")
+    printed = await operator(LEAKED, "--exclude", "--since", "beginning", "--why", "in a build log", "--yes")
     assert f"work_items {GONE}" in printed
     assert "only live" in printed
     assert "without them" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -233,16 +234,17 @@ async def test_the_command_says_what_it_made(
     await store(broker, [delivery("issues", body("issues.edited.00"), 0)])
     servers = Servers(tmp_path, named=False)
 
-    await run(servers, RECEIVED_AT, None, INTO, None, [])
+    await run(servers, RECEIVED_AT, None, INTO, None, [], as_json=False)
     said = capsys.readouterr().out
-    assert f"{INTO}: the tables as of {RECEIVED_AT:%Y-%m-%d %H:%M:%S}Z, from 1 deliveries" in said
+    assert f"{INTO}: the tables as of {RECEIVED_AT:%Y-%m-%d %H:%M:%S}Z, from 1 delivery," in said
     assert "views, in which now() is that moment" in said
-    await run(servers, None, 1, INTO, None, ["builds"])
-    assert "without views" in capsys.readouterr().out
+    await run(servers, None, 1, INTO, None, ["builds"], as_json=True)
+    made = json.loads(capsys.readouterr().out)
+    assert (INTO, 1, 0) == (made["schema"], made["deliveries"], made["views"])
     assert [("builds",), ("deliveries",), ("secret_exclusions",)] == await ask(
         engine, f"SELECT tablename FROM pg_tables WHERE schemaname = '{INTO}' ORDER BY tablename"
     )
 
     for moment, seq, into, models in ((None, None, INTO, []), (None, 1, "ops", []), (None, 1, INTO, ["x"])):
         with pytest.raises(Trouble):
-            await run(servers, moment, seq, into, None, models)
+            await run(servers, moment, seq, into, None, models, as_json=False)
