@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,8 @@ import asyncpg
 import pytest
 
 from runtime import bus, streams
-from tests.e2e.test_up import PATIENCE_S, ROOT, Up, asked, clean_env, eventually, odooops, running
+from tests.e2e.commands import command
+from tests.e2e.test_up import Up, asked, clean_env, eventually, odooops, running
 from tests.providers.digitalocean.answers import FIXTURES, PASSWORD, USER, answer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches processes as Linux shows them")
@@ -66,16 +66,8 @@ def observe_all(up: Up) -> list[str]:
     )
     said = []
     for arguments, given, code in ways:
-        done = subprocess.run(
-            [sys.executable, "-m", "cli", *OBSERVE, *arguments, "--data-dir", str(up.data_dir)],
-            cwd=ROOT,
-            env=clean_env(),
-            input=given,
-            capture_output=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        said.append((done.stdout + done.stderr).decode())
+        done = command([*OBSERVE, *arguments, "--data-dir", str(up.data_dir)], clean_env(), given)
+        said.append(done.stdout + done.stderr)
         assert code == done.returncode, said[-1]
     return said
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from runtime.embedded import DATABASE_USERS
+from tests.e2e.commands import command
 from tests.servers import Database, Nats
 
 ROOT = Path(__file__).parents[2]
@@ -122,10 +123,15 @@ def odooops(
     up: Up, *arguments: str, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """A command beside it."""
+    return command([*arguments, "--data-dir", str(up.data_dir)], clean_env(env))
+
+
+def refused_up(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """An `up` that ends at once."""
     return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments, "--data-dir", str(up.data_dir)],
+        [sys.executable, "-m", "cli", "up", *arguments, "--data-dir", str(up.data_dir)],
         cwd=ROOT,
-        env=clean_env(env),
+        env=clean_env(),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -192,7 +198,7 @@ def test_a_sent_sample_becomes_a_row_and_ctrl_c_leaves_nothing_but_data(tmp_path
         wrong = odooops(up, "send", str(ISSUE), "--event", "issues", "--secret-env", "PATH")
         assert (wrong.returncode, json.loads(wrong.stdout)["reason"]) == (1, "bad_signature")
 
-        second = odooops(up, "up")
+        second = refused_up(up)
         assert second.returncode == 1
         assert second.stderr.startswith("odooops: another `odooops up` runs on ")
 
@@ -258,7 +264,7 @@ def test_a_busy_port_is_refused_if_asked_for_and_passed_over_if_not(tmp_path: Pa
     with running(tmp_path / "one") as up:
         port = up.state["http_url"].rpartition(":")[2]
         other = Up(up.process, tmp_path / "two")
-        refused = odooops(other, "up", "--port", port)
+        refused = refused_up(other, "--port", port)
         assert (refused.returncode, refused.stderr) == (
             1,
             f"odooops: port {port} is in use: give another by --port\n",
