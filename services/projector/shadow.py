@@ -31,7 +31,7 @@ _COLUMNS = text(
     "SELECT c.relname AS model, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type"
     " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid"
     " WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped"
-    " ORDER BY c.relname, a.attnum"
+    " AND (CAST(:name AS text) IS NULL OR c.relname = :name) ORDER BY c.relname, a.attnum"
 )
 _GRANTS = text(
     "SELECT name, role, string_agg(said, ', ' ORDER BY said) AS rights FROM ("
@@ -191,10 +191,12 @@ def chosen(models: Collection[str]) -> list[ReadModel[Any]]:
     return [model for model in READ_MODELS if not models or model.name in models]
 
 
-async def columns(connection: AsyncConnection, schema: str) -> dict[str, dict[str, str]]:
-    """The columns of each table in a schema, in their order, and their types."""
+async def columns(
+    connection: AsyncConnection, schema: str, name: str | None = None
+) -> dict[str, dict[str, str]]:
+    """The columns of each table in a schema, or of one of that `name`, in their order, and their types."""
     found: dict[str, dict[str, str]] = {}
-    for row in await connection.execute(_COLUMNS, {"schema": schema}):
+    for row in await connection.execute(_COLUMNS, {"schema": schema, "name": name}):
         found.setdefault(row.model, {})[row.column] = row.type
     return found
 
@@ -212,7 +214,7 @@ async def compare(
 
     Columns that the live table has not got yet are left out: a migration will bring them.
     """
-    there = (await columns(connection, live)).get(model.name)
+    there = (await columns(connection, live, model.name)).get(model.name)
     if there is None:
         return Compared(model.name, 0, 0, 0, 0)
     stated = [each for each in model.columns if not each.rule.operational and each.name in there]

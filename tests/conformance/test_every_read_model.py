@@ -114,7 +114,7 @@ def test_a_partial_latest_is_caught_by_the_dense_generator() -> None:
 
     @given(data=st.data())
     @settings(
-        max_examples=300, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=200, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
     def order_free(data: st.DataObject) -> None:
         statements = data.draw(rows(model, DENSE, 1, 4))

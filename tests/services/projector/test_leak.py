@@ -131,7 +131,7 @@ def processings(draw: st.DrawFn) -> tuple[list[Delivery], Batches]:
 
 @pytest.mark.anyio
 @given(processing=processings())
-@settings(max_examples=25, phases=[Phase.generate])
+@settings(max_examples=12, phases=[Phase.generate])
 async def test_any_order_of_deliveries_and_their_exclusion_gives_the_same_rows(
     processing: tuple[list[Delivery], Batches], shared: AsyncEngine
 ) -> None:
