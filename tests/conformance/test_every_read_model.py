@@ -83,7 +83,7 @@ def test_no_index_but_the_log_tables_hinders_hot_updates(model: ReadModel[Any]) 
 
 @EVERY
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_joins_are_commutative_associative_and_idempotent(model: ReadModel[Any], data: st.DataObject) -> None:
     pool, keys, most = data.draw(st.sampled_from(((DENSE, 1, 5), (WIDE, 2, 6))))
     statements = data.draw(rows(model, pool, keys, most))
@@ -114,7 +114,7 @@ def test_a_partial_latest_is_caught_by_the_dense_generator() -> None:
 
     @given(data=st.data())
     @settings(
-        max_examples=200, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=120, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
     def order_free(data: st.DataObject) -> None:
         statements = data.draw(rows(model, DENSE, 1, 4))
@@ -137,7 +137,7 @@ async def engine(postgres_server: Postgres, anyio_backend: object) -> AsyncItera
 @EVERY
 @pytest.mark.anyio
 @given(data=st.data())
-@settings(max_examples=50, phases=[Phase.generate])
+@settings(max_examples=25, phases=[Phase.generate])
 async def test_python_and_sql_merge_to_the_same_rows(
     model: ReadModel[Any], data: st.DataObject, engine: AsyncEngine
 ) -> None:

@@ -153,7 +153,7 @@ def _once(batch: Sequence[Delivery]) -> list[Delivery]:
 
 @pytest.mark.anyio
 @given(processing=processings((POLLS,), ("new", "conflict", "conflict")))
-@settings(max_examples=25, phases=[Phase.generate])
+@settings(max_examples=12, phases=[Phase.generate])
 async def test_any_processing_of_polls_and_listings_gives_the_same_rows(
     processing: tuple[list[Delivery], list[list[Delivery]]], engine: AsyncEngine
 ) -> None:
@@ -165,7 +165,7 @@ async def test_any_processing_of_polls_and_listings_gives_the_same_rows(
 
 @pytest.mark.anyio
 @given(processing=processings())
-@settings(max_examples=25, phases=[Phase.generate])
+@settings(max_examples=12, phases=[Phase.generate])
 async def test_any_processing_of_a_log_gives_the_same_rows(
     processing: tuple[list[Delivery], list[list[Delivery]]], engine: AsyncEngine
 ) -> None:
@@ -190,7 +190,7 @@ async def test_refolding_every_ref_changes_nothing(
 
 
 @given(data=st.data())
-@settings(max_examples=25, phases=[Phase.generate])
+@settings(max_examples=12, phases=[Phase.generate])
 def test_any_order_in_python_gives_the_same_rows(data: st.DataObject) -> None:
     entries = data.draw(logs())
     rows = [row for entry in entries for row in understand(SOURCES, entry).rows]
