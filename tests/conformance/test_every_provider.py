@@ -90,7 +90,7 @@ def test_the_request_that_a_provider_composes_is_taken(case: Case) -> None:
 
 @OVER_HTTP
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_a_tampered_body_is_refused(case: Case, seed: int) -> None:
     assert case.secret is not None and case.source.provider.compose is not None
     if not case.signs_the_body:
@@ -122,7 +122,7 @@ def test_another_secret_does_not_open_the_door(case: Case) -> None:
 
 @EVERY
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_a_mutated_body_is_never_a_surprise(case: Case, seed: int) -> None:
     chance = Random(seed)
     if not case.samples:
@@ -136,7 +136,7 @@ def test_a_mutated_body_is_never_a_surprise(case: Case, seed: int) -> None:
 
 @OVER_HTTP
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_a_mutated_request_is_taken_or_refused_by_name(case: Case, seed: int) -> None:
     assert case.secret is not None
     provider, chance = case.source.provider, Random(seed)

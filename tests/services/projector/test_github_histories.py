@@ -25,7 +25,7 @@ from tests.tables import Snapshot, empty, snapshot
 
 pytestmark = pytest.mark.anyio
 SOURCES = {"github": SOURCE}
-ORDERS_MAX = 8
+ORDERS_MAX = 5
 OLD, NEW, NEWEST = histories.OLD, histories.NEW, histories.NEWEST
 
 
