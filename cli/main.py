@@ -21,7 +21,7 @@ from typer.exceptions import TyperException
 from cli import terminal
 from cli.asked import LIST_DEFAULT, LIST_MAX, ROWS_DEFAULT, ROWS_MAX, Filters, Form, Status
 from cli.commands import custody, parked, tables
-from cli.options import EXIT_FAILED, AsJson, DataDir, Port, SsotDir, servers
+from cli.options import EXIT_FAILED, AsJson, DataDir, OfSource, Port, Since, SsotDir, servers
 from cli.reach import Trouble
 from contracts.delivery import MalformedName, UnreadableDelivery
 from contracts.ssot import BadSsot
@@ -141,11 +141,9 @@ def check_command(
 def list_command(
     context: typer.Context,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    source: Annotated[str | None, typer.Option(help="Only of this source, as github.")] = None,
+    source: OfSource = None,
     state: Annotated[Status | None, typer.Option("--status", help="Only those that ended like this.")] = None,
-    since: Annotated[
-        str | None, typer.Option(help="Only received since: an age like 90m or 2d, or an ISO time.")
-    ] = None,
+    since: Since = None,
     ref: Annotated[str | None, typer.Option(help="Only about this, as github:org/repo#7.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=LIST_MAX)] = LIST_DEFAULT,
     as_json: AsJson = False,

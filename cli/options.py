@@ -26,6 +26,10 @@ Port = Annotated[
     typer.Option(min=1, max=65_535, help="Port of ingest.  [default: 8420, or the next free one]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+OfSource = Annotated[str | None, typer.Option(help="Only of this source, as github.")]
+Since = Annotated[
+    str | None, typer.Option(help="Only received since: an age like 90m or 2d, or an ISO time.")
+]
 SsotDir = Annotated[
     Path | None,
     typer.Option(

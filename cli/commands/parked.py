@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.asked import LIST_DEFAULT, LIST_MAX
-from cli.options import AsJson, DataDir, servers
+from cli.options import AsJson, DataDir, OfSource, Since, servers
 from cli.reach import Trouble
 from runtime.settings import DEFAULT_DATA_DIR
 
@@ -22,12 +22,8 @@ Names = Annotated[
         metavar="NAME", help="Only these: each by its sequence, or as SOURCE:IDENTITY.", show_default=False
     ),
 ]
-OfSource = Annotated[str | None, typer.Option(help="Only of this source, as github.")]
 OfReason = Annotated[str | None, typer.Option(help="Only those parked for this, as shape_mismatch.")]
 OfKind = Annotated[str | None, typer.Option(help="Only of this kind, as issues.")]
-Since = Annotated[
-    str | None, typer.Option(help="Only received since: an age like 90m or 2d, or an ISO time.")
-]
 About = Annotated[
     str | None,
     typer.Option(

@@ -8,21 +8,14 @@ from typing import Annotated
 
 import typer
 
-from cli.options import EXIT_FAILED, AsJson, DataDir, servers
+from cli.options import EXIT_FAILED, AsJson, DataDir, OfSource, Since, servers
 from cli.reach import Trouble
 from runtime.settings import DEFAULT_DATA_DIR
 
 DIFFERENCES_SHOWN = 10
-DIFFERENCES_SHOWN_MAX = 1_000
 NEWEST_COUNT = 1_000
 NEWEST_COUNT_MAX = 20_000
 
-Shown = Annotated[
-    int,
-    typer.Option(
-        "--limit", min=0, max=DIFFERENCES_SHOWN_MAX, help="Show so many differing rows of each table."
-    ),
-]
 LIMIT_DEFAULT = 5
 LIMIT_MAX = 1_000
 
@@ -54,14 +47,12 @@ def replay_command(
         list[str] | None, typer.Argument(metavar="SEQ|SOURCE:IDENTITY", help="Only these deliveries.")
     ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    source: Annotated[str | None, typer.Option(help="Only of this source, as github.")] = None,
+    source: OfSource = None,
     kind: Annotated[
         str | None,
         typer.Option(help="Only of this kind, or of those that begin so: deployment, or observed.droplet."),
     ] = None,
-    since: Annotated[
-        str | None, typer.Option(help="Only received since: an age like 90m or 2d, or an ISO time.")
-    ] = None,
+    since: Since = None,
     until: Annotated[str | None, typer.Option(help="Only received before, said in the same way.")] = None,
     ref: Annotated[str | None, typer.Option(help="Only about this, as github:org/repo#7.")] = None,
     after_seq: Annotated[
@@ -76,7 +67,7 @@ def replay_command(
     rate: Annotated[
         float | None, typer.Option(min=1, help="Deliveries per second at most, to spare the servers.")
     ] = None,
-    limit: Shown = DIFFERENCES_SHOWN,
+    limit: Limit = DIFFERENCES_SHOWN,
     as_json: AsJson = False,
 ) -> None:
     """Fold anew what some deliveries are about, by today's code.
@@ -109,7 +100,7 @@ def diff_command(
     last: Annotated[
         int, typer.Option(min=1, max=NEWEST_COUNT_MAX, help="Look at so many of the newest deliveries.")
     ] = NEWEST_COUNT,
-    limit: Shown = DIFFERENCES_SHOWN,
+    limit: Limit = DIFFERENCES_SHOWN,
     as_json: AsJson = False,
 ) -> None:
     """Show which rows would change if this code were deployed.
