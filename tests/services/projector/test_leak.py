@@ -143,13 +143,6 @@ async def test_any_order_of_deliveries_and_their_exclusion_gives_the_same_rows(
     assert in_order == await snapshot(shared)
 
 
-@pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    made = postgres.make_engine(database.url("projector"), "test")
-    yield made
-    await made.dispose()
-
-
 LOG = (
     vouched(0, BODIES[0], "before", LEAKED, -1),
     vouched(0, BODIES[1], "amid", LEAKED, 0),

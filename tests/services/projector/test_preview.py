@@ -14,7 +14,7 @@ from contracts.delivery import Delivery
 from contracts.envelope import Event
 from providers.port import Ignored
 from read_models.table import SCHEMA
-from runtime import bus, postgres
+from runtime import bus
 from services.projector import preview as previews
 from services.projector.preview import look, preview
 from services.projector.rebuild import Work
@@ -36,13 +36,6 @@ from tests.services.projector.running import project_all, store_batch
 from tests.tables import count, snapshot
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    made = postgres.make_engine(database.url("projector"), "test")
-    yield made
-    await made.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from itertools import count as numbers
 
 import asyncpg
@@ -45,13 +44,6 @@ from tests.services.projector.running import (
 from tests.tables import count, snapshot
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    made = postgres.make_engine(database.url("projector"), "test")
-    yield made
-    await made.dispose()
 
 
 async def test_a_rebuild_finds_no_difference_and_leaves_the_same_rows(

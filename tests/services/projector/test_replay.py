@@ -15,7 +15,7 @@ from contracts.delivery import Delivery, body_sha256
 from contracts.envelope import Event
 from providers.port import Ignored, Unintelligible
 from read_models.table import SCHEMA
-from runtime import bus, postgres, streams
+from runtime import bus, streams
 from runtime.postgres import own_fold_lock
 from services.projector import replay, retry
 from services.projector.rebuild import OPERATORS_WORDS, Work
@@ -41,13 +41,6 @@ from tests.tables import empty, snapshot
 pytestmark = pytest.mark.anyio
 
 Right = Callable[[], list[Event]]
-
-
-@pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    made = postgres.make_engine(database.url("projector"), "test")
-    yield made
-    await made.dispose()
 
 
 @pytest.fixture

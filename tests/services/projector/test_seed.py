@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ from contracts import delivery as wire
 from contracts.delivery import Delivery
 from contracts.ledger import SecretExcluded
 from contracts.own import delivery_of
-from runtime import postgres, streams
+from runtime import streams
 from runtime.reading import Reading
 from services.projector import seed
 from services.projector.rebuild import Busy, Replayed, rebuild
@@ -29,13 +29,6 @@ from tests.tables import Snapshot, count, snapshot
 pytestmark = pytest.mark.anyio
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    made = postgres.make_engine(database.url("projector"), "test")
-    yield made
-    await made.dispose()
 
 
 async def trim(broker: Broker, first: int) -> None:

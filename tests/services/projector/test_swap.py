@@ -38,13 +38,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    made = postgres.make_engine(database.url("projector"), "test")
-    yield made
-    await made.dispose()
-
-
-@pytest.fixture
 async def admin(database: Database, engine: AsyncEngine) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(database.url("admin"))
     yield connection
