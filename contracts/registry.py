@@ -11,6 +11,7 @@ from contracts import (
     builds,
     catalogue,
     deployments,
+    drift,
     exec_sessions,
     external,
     gates,
@@ -23,6 +24,7 @@ from contracts import (
     rows,
     runs,
     secret_sync,
+    webhooks,
     work_items,
 )
 from contracts.envelope import Event
@@ -113,6 +115,10 @@ EVENTS: Mapping[str, type[Event]] = {
         ledger.DeliveryDiscarded,
         ledger.DeliveryRedacted,
         ledger.SecretExcluded,
+        drift.DriftFound,
+        drift.ResourceGone,
+        webhooks.WebhookFailing,
+        webhooks.WebhookMended,
     )
 }
 

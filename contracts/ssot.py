@@ -63,6 +63,31 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Api(Strict):
+    """How the API of a source is asked, for polls."""
+
+    base_url: str = Field(
+        pattern=r"^https?://[^\s/?#@]+[^\s?#]*$", description="what its paths are put behind, without a login"
+    )
+    auth: Literal["bearer", "basic", "header"] = Field(
+        description="how the secret is shown: as a bearer token, as a password, or in a header of its own"
+    )
+    secret: VariableName = Field(
+        description="name of the environment variable that holds it, never its value"
+    )
+    user: str | None = Field(default=None, pattern=r"^[!-9;-~]{1,200}$", description="for basic")
+    header: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9-]{1,64}$", description="for header: X-API-Key"
+    )
+
+    @model_validator(mode="after")
+    def _as_it_is_shown(self) -> Self:
+        for field, auth in (("user", "basic"), ("header", "header")):
+            if (getattr(self, field) is None) == (self.auth == auth):
+                raise ValueError(f"{field} belongs to auth: {auth}, and to no other")
+        return self
+
+
 class ProviderFile(Strict):
     """ssot/providers/<name>.yaml: a source of deliveries."""
 
@@ -79,6 +104,7 @@ class ProviderFile(Strict):
     unsigned: bool = False
     """True only where the sender cannot sign at all; everybody can then write into the log."""
     events: list[str] = []
+    api: Api | None = Field(default=None, description="how its API is asked; none where it is not polled")
     poll_interval_s: int | None = Field(
         default=None, ge=60, description="how often a poll repairs what was missed"
     )

@@ -9,13 +9,16 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
 from contracts.delivery import Delivery
 from contracts.envelope import Event
 from contracts.ssot import Environments, ProviderFile, Strict
+
+if TYPE_CHECKING:
+    from providers.polling import Polling
 
 
 class Refused(Exception):
@@ -118,6 +121,9 @@ class Item:
     ref: str
     kind: str
     body: bytes = field(repr=False)
+    undated: bool = False
+    """Whether it has no time of its own, though webhooks tell of it, too: then the same content is news again if a
+    webhook said something else meanwhile, so a poll stores it each time."""
 
 
 Items = Callable[[str, str, bytes], list[Item]]
@@ -250,3 +256,5 @@ class Provider:
     """None where its API is not read."""
     total: Total | None = None
     """None where the pages of its listings do not say how many things there are."""
+    polling: Polling | None = None
+    """None where its API is not polled."""

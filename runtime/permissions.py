@@ -26,6 +26,8 @@ from runtime.streams import (
     DELIVERIES,
     EVENTS,
     NOTIFIER,
+    POLLER_BUCKET,
+    POLLER_STREAM,
     PROJECTOR,
 )
 
@@ -82,6 +84,18 @@ def subscriber(name: str) -> Permissions:
     return Permissions(publish=(f"{API}.STREAM.INFO.{EVENTS}", *_pull(EVENTS, name)))
 
 
+POLLED_FAMILIES = (
+    "poll",
+    "listing",
+    "healthcheck",
+    "metric",
+    "webhook",
+    "backup",
+    "advisor",
+    "advisor_finding",
+)
+"""What the poller says itself, by the first word of its kinds."""
+
 USERS: Mapping[str, Permissions] = {
     "ingest": Permissions(
         publish=(
@@ -100,9 +114,23 @@ USERS: Mapping[str, Permissions] = {
             *_read_stream(DELIVERIES),
             *_pull(DELIVERIES, PROJECTOR),
             *_READ_BODIES,
+            # What it found to be other than a table said, or gone: words of ours, that take the way of all words.
+            "deliveries.odooops.drift.found",
+            "deliveries.odooops.resource.gone",
         )
     ),
     "notifier": subscriber(NOTIFIER),
+    "poller": Permissions(
+        publish=(
+            "deliveries.*.observed.>",
+            *(f"deliveries.odooops.{family}.>" for family in POLLED_FAMILIES),
+            f"$O.{BODIES}.>",
+            f"{API}.STREAM.INFO.{DELIVERIES}",
+            *_READ_BODIES,
+            f"$KV.{POLLER_BUCKET}.>",
+            *_read_stream(POLLER_STREAM),
+        )
+    ),
     "reader": Permissions(
         publish=(
             f"{API}.INFO",
@@ -111,6 +139,7 @@ USERS: Mapping[str, Permissions] = {
             *_READ_BODIES,
             # Only how it is set and how full it is: who may write and read artifacts comes with who makes them.
             f"{API}.STREAM.INFO.{ARTIFACTS_STREAM}",
+            f"{API}.STREAM.INFO.{POLLER_STREAM}",
             f"{API}.CONSUMER.INFO.{DELIVERIES}.*",
             f"{API}.CONSUMER.INFO.{EVENTS}.*",
         )

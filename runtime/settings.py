@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     nats_url_ingest: SecretStr | None = None
     nats_url_projector: SecretStr | None = None
     nats_url_notifier: SecretStr | None = None
+    nats_url_poller: SecretStr | None = None
     nats_url_reader: SecretStr | None = None
     nats_url_operator: SecretStr | None = None
     nats_replicas: Replicas = 1

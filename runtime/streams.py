@@ -81,6 +81,10 @@ NOTIFIER_ACK_WAIT_S = 60.0
 NOTIFIER_MAX_ACK_PENDING = 50
 NOTIFY_AGE_S_MAX = 3600
 
+# The poller: what it remembers is in one bucket of keys and values.
+POLLER_VALUE_BYTES_MAX = 512 * 1024
+"""One value, compressed: the refs of a whole listing are one."""
+
 # Subscribers who are none of our services.
 SUBSCRIBER_ACK_WAIT_S = 60.0
 SUBSCRIBER_MAX_ACK_PENDING = 1_000
@@ -91,6 +95,8 @@ BODIES = "DELIVERY_BODIES"
 BODIES_STREAM = f"OBJ_{BODIES}"
 ARTIFACTS = "ARTIFACTS"
 ARTIFACTS_STREAM = f"OBJ_{ARTIFACTS}"
+POLLER_BUCKET = "POLLER"
+POLLER_STREAM = f"KV_{POLLER_BUCKET}"
 PROJECTOR = "projector"
 NOTIFIER = "notifier"
 NOTIFIED_SUBJECTS = ("events.build.finished", "events.deployment.status_changed")
@@ -147,6 +153,21 @@ def stream_configs(replicas: int) -> tuple[StreamConfig, ...]:
         events,
         _bucket(BODIES, "Bodies too large for a message, compressed", replicas),
         _bucket(ARTIFACTS, "What runs leave behind: reports, transcripts, logs", replicas),
+        StreamConfig(
+            name=POLLER_STREAM,
+            description="What the poller remembers; losing it costs only that things are read and stored again",
+            subjects=[f"$KV.{POLLER_BUCKET}.>"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            num_replicas=replicas,
+            max_msgs_per_subject=1,
+            discard=DiscardPolicy.NEW,
+            max_msg_size=POLLER_VALUE_BYTES_MAX + 16 * 1024,
+            duplicate_window=120,
+            allow_direct=True,
+            allow_rollup_hdrs=False,
+            compression=StoreCompression.S2,
+        ),
     )
 
 
