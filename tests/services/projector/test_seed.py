@@ -53,7 +53,7 @@ async def again(broker: Broker, given: Delivery) -> None:
 
 
 async def middle(broker: Broker) -> int:
-    """A place in the middle, before the sample of a redaction, where there is one: it speaks of one that is not here."""
+    """A place in the middle, before the sample of a redaction if there is one: it speaks of what is not here."""
     last = int((await broker.js.stream_info(streams.DELIVERIES)).state.last_seq)
     try:
         word = await broker.js.get_msg(
