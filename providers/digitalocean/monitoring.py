@@ -57,7 +57,7 @@ def databases(look: Look) -> Steps:
 
 
 def _listed(
-    look: Look, check_name: str, shape: type[Observed[Droplet] | Observed[Database]], *kinds: str
+    look: Look, check_name: str, shape: type[Observed[Any]], *kinds: str
 ) -> Generator[Step, Any, dict[str, tuple[str, Env]]]:
     """Say the health of all things of some listings; their status and environment by ref.
 
