@@ -14,6 +14,7 @@ from contracts.advisor import AdvisorFindingFound, AdvisorRunFinished
 from contracts.backups import BackupExpired, BackupFinished, BackupStarted
 from contracts.envelope import Event
 from contracts.health import HealthcheckCompleted, MetricRecorded
+from contracts.registry import decode
 from contracts.ssot import EnvironmentRule, Environments
 from providers.polling import Allowance
 from providers.port import Ignored
@@ -123,9 +124,10 @@ def test_whatever_else_an_answer_holds_is_neither_said_nor_kept(part: str) -> No
 
 
 @pytest.mark.parametrize("part", ["projects", *PARTS])
-def test_the_poller_may_say_all_that_a_part_says(part: str) -> None:
+def test_all_that_a_part_says_survives_the_wire_and_is_what_the_poller_may_say(part: str) -> None:
     allowed = USERS["poller"].publish
     for event in poll(part, of_project(backups=backups(backup(1), backup(2, "PENDING")))).says:
+        assert event == decode(event.type, event.model_dump_json().encode())
         family, _, verb = event.type.partition(".")
         assert {f"deliveries.odooops.{family}.>", f"deliveries.odooops.{family}.{verb}"} & set(allowed)
 
