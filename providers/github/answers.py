@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from contracts.version import Int64
+from contracts.text import NotJson, decode
 from providers.github.observed import items
 from providers.github.payloads import Identified, Numbered, RunId, Upstream
 from providers.polling import Failed, Reply, Show
@@ -18,7 +18,9 @@ from providers.port import Unintelligible, problems_of
 
 PER_PAGE = "100"
 """The largest page."""
-GONE = frozenset((301, 404, 410))
+UNCHANGED = frozenset((304,))
+"""How GitHub answers where the page is the one whose ETag was shown. It costs nothing of the allowance."""
+VANISHED = frozenset((301, 404, 410))
 """How GitHub answers for a thing that was transferred, never was, or was deleted."""
 WINDOW = timedelta(days=3)
 """How far back is read what has no filter by change. Webhooks may be asked for again for as long."""
@@ -64,7 +66,6 @@ class SeenHook(Identified):
 class SeenDelivery(Identified):
     """One attempt at a delivery. All attempts at one have its `guid`."""
 
-    id: Int64
     guid: str
     delivered_at: AwareDatetime
     event: str
@@ -75,9 +76,12 @@ class SeenDelivery(Identified):
 M = TypeVar("M", bound=Upstream)
 
 
-def listed(model: type[M], reply: Reply, field: str | None = None) -> list[M]:
+def listed(model: type[M], page: bytes, field: str | None = None) -> list[M]:
     """What a page lists, in `field` or by itself; raises Failed."""
-    shown = reply.json()
+    try:
+        shown = decode(page)
+    except (NotJson, RecursionError):
+        raise Failed("not_json", "a page of GitHub's is not JSON") from None
     if field is not None:
         shown = shown.get(field) if isinstance(shown, dict) else None
     if not isinstance(shown, list):
@@ -88,10 +92,10 @@ def listed(model: type[M], reply: Reply, field: str | None = None) -> list[M]:
         raise Failed("shape_mismatch", f"a page of GitHub's is none: {problems_of(error)}") from None
 
 
-def show(kind: str, scope: str, reply: Reply, body: bytes | None = None) -> Show:
-    """The items of a page, or of `body`, which was made of one; raises Failed."""
+def show(kind: str, scope: str, reply: Reply, page: bytes | None = None) -> Show:
+    """The items of an answer, or of the `page` that was made of it; raises Failed."""
     try:
-        found = items(kind, scope, reply.body if body is None else body)
+        found = items(kind, scope, reply.body if page is None else page)
     except Unintelligible as error:
         raise Failed(error.reason, str(error)) from None
     return Show(items=found, fetched_at=reply.fetched_at)
