@@ -9,7 +9,10 @@ from pydantic import AfterValidator, Field
 from contracts.ssot import Strict
 
 RepositoryName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}$", description="<org>/<repo>")
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_-]{1,64}/\.{0,2}[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$", description="<org>/<repo>"
+    ),
 ]
 
 

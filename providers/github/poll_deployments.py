@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from providers.github.answers import (
     PER_PAGE,
@@ -23,13 +24,11 @@ from providers.polling import Ask, Keep, Look, Reply, Step, Steps
 
 PAGES_MAX = 10
 SUCCESS = "success"
-ENDED = ("error", "failure", "inactive", SUCCESS)
-"""States that last. A success lasts until the next one in its environment, which makes it inactive."""
+LASTING = ("error", "failure", "inactive", SUCCESS)
+"""A success lasts until the next one in its environment, which makes it inactive."""
 READ_MAX = 100
 """Deployments whose statuses are read in one poll, the newest first; the turn of the others comes with the next."""
-KEPT_MAX = 500
-ENVIRONMENT_CHARS_MAX = 60
-"""Enough to tell environments apart, and little enough for 64 KB."""
+KEPT_MAX = 1_000
 
 
 class Mark(NamedTuple):
@@ -39,7 +38,8 @@ class Mark(NamedTuple):
     """Its `updated_at`, which each status moves, in seconds since 1970."""
     state: str
     """Its last status."""
-    environment: str
+    environment: int
+    """A checksum of its name: names are long, and memory is small."""
 
 
 def deployments(look: Look) -> Steps:
@@ -53,22 +53,19 @@ def deployments(look: Look) -> Steps:
         if (marks[number].updated_s != _updated_s(each) if number in marks else number in new)
     }
     busy = {_environment(seen[number]) for number in changed}
-    waiting = {
-        number
-        for number, mark in marks.items()
-        if mark.state not in ENDED or (mark.state == SUCCESS and mark.environment in busy)
-    }
-    due = sorted(changed | waiting, key=int, reverse=True)
+    since_s = int((look.started_at - WINDOW).timestamp())
+    open_ones = {n for n, mark in marks.items() if mark.state not in LASTING and mark.updated_s >= since_s}
+    live = {n for n, mark in marks.items() if mark.state == SUCCESS}
+    superseded = {n for n in live if marks[n].environment in busy}
+    due = sorted(changed | open_ones | superseded, key=int, reverse=True)
     for number in due if look.since else due[:READ_MAX]:
         state = yield from _statuses(look, number)
         if number in seen:
             marks[number] = Mark(_updated_s(seen[number]), state, _environment(seen[number]))
         else:
             marks[number] = marks[number]._replace(state=state)
-    # Of those that are in no window any more only what is not over counts.
-    left = [number for number in marks if number in seen or marks[number].state not in ENDED[:-1]]
-    newest = sorted(left, key=int, reverse=True)[:KEPT_MAX]
-    yield Keep({"deployments": {number: list(marks[number]) for number in newest}})
+    left = sorted(marks.keys() & (seen.keys() | open_ones | live), key=int, reverse=True)[:KEPT_MAX]
+    yield Keep({"deployments": {number: list(marks[number]) for number in left}})
 
 
 def _newest(look: Look) -> Generator[Step, Any, tuple[dict[str, SeenDeployment], set[str]]]:
@@ -111,7 +108,7 @@ def _statuses(look: Look, number: str) -> Generator[Step, Any, str]:
 
     yield from each_page(Ask(path=path, params={"per_page": PER_PAGE}, also=VANISHED), by_link, read)
     if vanished:
-        return ENDED[0]
+        return LASTING[0]
     return last.state if last else ""
 
 
@@ -123,5 +120,5 @@ def _updated_s(seen: SeenDeployment) -> int:
     return int(seen.updated_at.timestamp())
 
 
-def _environment(seen: SeenDeployment) -> str:
-    return seen.environment[:ENVIRONMENT_CHARS_MAX]
+def _environment(seen: SeenDeployment) -> int:
+    return crc32(seen.environment.encode())
