@@ -18,8 +18,6 @@ from providers.port import Source
 from providers.registry import PROVIDERS
 from read_models.registry import READ_MODELS
 from runtime import bus, postgres, streams
-from services.poller import turn
-from services.poller.run import Report
 from services.projector.rebuild import rebuild
 from services.projector.sql import Sql
 from services.projector.understand import understand
@@ -28,6 +26,7 @@ from tests.api import Api
 from tests.conftest import Broker
 from tests.samples import SOURCES
 from tests.servers import Database, Postgres, fresh_database
+from tests.services.poller.polled import poll
 from tests.services.poller.repository import NAME, Repository
 from tests.services.poller.running import Shop
 from tests.services.projector.rebuilding import working
@@ -38,7 +37,6 @@ pytestmark = pytest.mark.anyio
 
 LOST_SHARE = 0.2
 BATCH = 200
-TOKEN = b"a token"
 THINGS = tuple(model for model in READ_MODELS if model.watched)
 LOGS = ("platform_events", "run_events")
 
@@ -67,20 +65,6 @@ def github(api: Api) -> Source:
     file = SOURCES["github"].file.model_copy(update={"api": declared, "options": {"repositories": [NAME]}})
     options = PROVIDERS["github"].options.model_validate(file.options)
     return replace(SOURCES["github"], file=file, options=options)
-
-
-async def poll(shop: Shop, source: Source) -> list[Report]:
-    """One round: every scope of a source."""
-    reports = []
-    assert source.provider.polling is not None
-    for scope in source.provider.polling.scopes(source):
-        work = shop.work()
-        ordered = turn.order(source, scope, "manual")
-        run = turn.prepare(work, ordered, TOKEN)
-        held = await turn.begin(work, ordered, await work.leases.look(source.name, scope.name))
-        assert held is not None
-        reports.append(await turn.carry_out(work, ordered, run, held))
-    return reports
 
 
 async def stored(broker: Broker, after: int = 0) -> list[Delivery]:
