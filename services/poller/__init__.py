@@ -1,1 +1,1 @@
-"""Reads what providers' APIs show and stores what changed: it repairs what webhooks missed. `python -m services.poller`."""
+"""Reads what APIs show and stores what changed: it repairs what webhooks missed. `python -m services.poller`."""

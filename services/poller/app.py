@@ -36,7 +36,7 @@ SOURCES_AT_ONCE = 8
 LOOK_S_MAX = 30.0
 """How soon it is noticed that a secret was set, or that another poller's lease is abandoned."""
 AGAIN_S = 5.0
-"""After trouble with the broker."""
+"""After trouble with the broker, and between two runs over one scope at least."""
 
 
 async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
@@ -154,11 +154,11 @@ class Schedule:
             run = self._prepared(scope)
             if run is None:
                 return LOOK_S_MAX
-            due_s, report = await self._turn(scope, *run)
+            scope_wait_s, report = await self._turn(scope, *run)
             if report is not None and report.not_before is not None:
                 # The other scopes are asked for with the same secret, and under the same limit.
                 return max(0.0, (report.not_before - datetime.now(UTC)).total_seconds())
-            wait_s = min(wait_s, due_s)
+            wait_s = min(wait_s, scope_wait_s)
         return wait_s
 
     async def _turn(self, scope: Scope, ordered: Order, run: Run) -> tuple[float, Report | None]:
@@ -177,7 +177,7 @@ class Schedule:
         if held is None:
             return LOOK_S_MAX, None
         report = await turn.carry_out(self._work, ordered, run, held)
-        return due_s(ordered, held.record), report
+        return max(due_s(ordered, held.record), AGAIN_S), report
 
     def _prepared(self, scope: Scope) -> tuple[Order, Run] | None:
         """A run with the secret as it is now; None where there is none, and the log is told why, once."""

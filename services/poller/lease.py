@@ -152,6 +152,7 @@ class Held:
 
     async def release(self, ended: Record) -> bool:
         """End it with this record; whether it was still ours. Raises BrokerAway."""
+        self.record = ended
         return await self.write(ended)
 
     async def write(self, record: Record) -> bool:

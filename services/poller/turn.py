@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,7 @@ from runtime import bus
 from runtime.bucket import Bucket
 from runtime.bus import BrokerAway, LogFull
 from runtime.http import HttpClient
-from runtime.settings import BadSettings, secret_values
+from runtime.settings import secret_values
 from services.poller.asking import Asker
 from services.poller.lease import Held, Leases, Record, Seen
 from services.poller.memory import Memory
@@ -46,7 +46,7 @@ class Work:
     bucket: Bucket
     leases: Leases
     log: Any
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
 
 def secret_of(source: Source) -> bytes | None:
