@@ -139,8 +139,9 @@ class ReadModel(Generic[Row]):
 
     @cached_property
     def watched(self) -> tuple[str, ...]:
-        """The columns by which a poll finds drift. None for a log: there, whatever is new is no difference."""
-        return () if self.key == ("event_id",) else tuple(c.name for c in self.columns if c.watched)
+        """The columns by which a poll finds drift: those of things, which have one row each. News in a log is none."""
+        of_things = self.key == (self.ref_column,)
+        return tuple(c.name for c in self.columns if c.watched) if of_things else ()
 
     @cached_property
     def key(self) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from contracts.health import HealthcheckCompleted
 from contracts.ssot import ProviderFile
-from contracts.webhooks import WebhookFailing, WebhookMended
+from contracts.webhooks import RedeliveryAsked, WebhookFailing, WebhookMended
 from providers.github.answers import PER_PAGE, WINDOW, LastResponse, SeenDelivery, SeenHook, listed
 from providers.paging import by_link, each_page
-from providers.polling import Ask, Keep, Look, Reply, Say, Step, Steps, Warn, ask
+from providers.polling import Ask, Failed, Keep, Look, Reply, Say, Step, Steps, Warn, ask
 
 FORBIDDEN = frozenset((403, 404))
 """How GitHub answers a token that may not read webhooks."""
@@ -51,14 +51,37 @@ def redelivery(look: Look) -> Steps:
     yield from each_page(Ask(path=path, params={"per_page": PER_PAGE}), by_link, read)
     failed = failed_deliveries(attempts, look.started_at)
     again = [tries[-1] for tries in failed if len(tries) < ATTEMPTS_MAX]
+    asked: list[str] = []
+    failure: Failed | None = None
     for last in again[:REDELIVERIES_MAX]:
-        yield from ask(Ask(path=f"{path}/{last.id}/attempts", method="POST", also=REFUSED))
+        try:
+            reply = yield from ask(Ask(path=f"{path}/{last.id}/attempts", method="POST", also=REFUSED))
+        except Failed as error:
+            failure = error
+            break
+        if reply.status not in REFUSED:
+            asked.append(last.guid)
+    if asked:
+        # What comes because we asked for it is no latecomer: see ops.drift_now.
+        yield Say(_asked(look, f"{look.source.name}:hook/{hook.id}", asked))
+    if failure is not None:
+        raise failure
     if given_up := len(failed) - len(again):
         yield Warn(
             "deliveries_failed",
             f"{given_up} deliveries to {look.scope}'s webhook failed {ATTEMPTS_MAX} times and are not asked for again: "
             "the webhook's page of recent deliveries shows why",
         )
+
+
+def _asked(look: Look, ref: str, guids: list[str]) -> RedeliveryAsked:
+    return RedeliveryAsked(
+        source=look.source.name,
+        ref=ref,
+        occurred_at=look.started_at,
+        scope=look.scope,
+        deliveries=guids,
+    )
 
 
 def failed_deliveries(attempts: Iterable[SeenDelivery], now: datetime) -> list[list[SeenDelivery]]:

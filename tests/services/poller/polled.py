@@ -7,7 +7,7 @@ from services.poller import turn
 from services.poller.run import Report
 from tests.services.poller.running import Shop
 
-TOKEN = b"a token"
+TOKEN = b"a-token"
 
 
 async def poll(shop: Shop, source: Source, *scopes: str) -> list[Report]:

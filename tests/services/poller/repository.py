@@ -15,6 +15,13 @@ from tests.samples import body, delivery
 
 NAME = "acme/shop"
 ENDPOINT = "https://ops.example.com/webhooks/github"
+HOME = {
+    "id": 186_853_002,
+    "name": NAME.partition("/")[2],
+    "full_name": NAME,
+    "url": f"https://api.github.com/repos/{NAME}",
+    "html_url": f"https://github.com/{NAME}",
+}
 HOOK = 1
 START_AGO = timedelta(hours=4)
 GONE = Reply({"message": "This issue was deleted"}, 410)
@@ -119,9 +126,12 @@ class Repository:
 
     def _request_run(self) -> None:
         number = 5_000 + len(self.runs)
-        sample = json.loads(body("workflow_run.completed.00"))["workflow_run"]
+        said = json.loads(body("workflow_run.completed.00"))
         self.runs[number] = {
-            **_at_home(sample, f"actions/runs/{number}"),
+            **_at_home(said["workflow_run"], f"actions/runs/{number}"),
+            "repository": HOME,
+            "actor": said["sender"],
+            "triggering_actor": said["sender"],
             "id": number,
             "run_number": number,
             "status": "queued",
@@ -158,18 +168,22 @@ class Repository:
         status = {
             **_at_home(said, f"deployments/{number}/statuses/{9_000 + count}"),
             "id": 9_000 + count,
+            "deployment_url": self.deployments[number]["url"],
             "state": self.random.choice(["in_progress", "success", "failure"]),
             "created_at": _text(self.now),
             "updated_at": _text(self.now),
         }
         self.deployments[number]["updated_at"] = _text(self.now)
         self.statuses[number].append(status)
-        self._post("deployment_status", "created", deployment_status=status, deployment=self.deployments[number])
+        self._post(
+            "deployment_status", "created", deployment_status=status, deployment=self.deployments[number]
+        )
 
     def _post(self, event: str, action: str, **things: Json) -> None:
-        sample = json.loads(body({"issues": "issues.opened.15"}.get(event, f"{event}.{_SAMPLES.get(event, '')}")))
-        home = {**_at_home(sample["repository"], ""), "full_name": NAME, "name": NAME.partition("/")[2]}
-        said = {"action": action, "repository": home, "sender": sample["sender"], **things}
+        sample = json.loads(
+            body({"issues": "issues.opened.15"}.get(event, f"{event}.{_SAMPLES.get(event, '')}"))
+        )
+        said = {"action": action, "repository": {**sample["repository"], **HOME}, "sender": sample["sender"], **things}
         guid = f"{len(self.sent):08d}-0000-4000-8000-000000000000"
         self.sent.append(Webhook(event, guid, json.dumps(said).encode(), self.now))
 

@@ -74,12 +74,12 @@ async def told(broker: Broker) -> list[str]:
 
 
 async def test_only_a_listing_read_to_its_end_makes_a_droplet_vanish(
-    shop: Shop, broker: Broker, database: Database, engine: AsyncEngine
+    store: Shop, broker: Broker, database: Database, engine: AsyncEngine
 ) -> None:
-    source, cloud = digitalocean(shop.api), Cloud(shop.api, 1, 2, 3)
+    source, cloud = digitalocean(store.api), Cloud(store.api, 1, 2, 3)
 
     async def polled() -> Report:
-        [report] = await poll(shop, source, SCOPE)
+        [report] = await poll(store, source, SCOPE)
         await project_all(broker, engine)
         return report
 
@@ -89,14 +89,14 @@ async def test_only_a_listing_read_to_its_end_makes_a_droplet_vanish(
     # Aborted: the first page comes, the second does not.
     cloud.ids.remove(3)
     cloud.ids += [4]
-    shop.api.next(DROPLETS, by_number([{"id": 1, "name": "web-1"}], "droplets", 1)(FIRST), BROKEN)
+    store.api.next(DROPLETS, by_number([{"id": 1, "name": "web-1"}], "droplets", 1)(FIRST), BROKEN)
     assert "failed" == (await polled()).status
     assert {1: False, 2: False, 3: False} == await gone(engine)
 
     # Changed while it was read: its pages disagree on how many there are, twice.
     first = by_number([{"id": 1, "name": "web-1"}, {"id": 2, "name": "web-2"}], "droplets", 1)(FIRST)
-    shop.api.next(DROPLETS, first, Reply({"droplets": [], "links": {}, "meta": {"total": 1}}))
-    shop.api.next(DROPLETS, first, Reply({"droplets": [], "links": {}, "meta": {"total": 1}}))
+    store.api.next(DROPLETS, first, Reply({"droplets": [], "links": {}, "meta": {"total": 1}}))
+    store.api.next(DROPLETS, first, Reply({"droplets": [], "links": {}, "meta": {"total": 1}}))
     report = await polled()
     assert ("partial", ["listing_changed"]) == (report.status, [each.reason for each in report.troubles])
     assert {1: False, 2: False, 3: False} == await gone(engine)
@@ -124,16 +124,16 @@ FIRST = Call("GET", DROPLETS, {"page": "1", "per_page": "1"}, {}, b"", "http://1
 
 
 async def test_a_run_that_is_told_to_wait_asks_five_times_at_most_and_completes_nothing(
-    shop: Shop, broker: Broker, engine: AsyncEngine
+    store: Shop, broker: Broker, engine: AsyncEngine
 ) -> None:
-    source = digitalocean(shop.api)
-    Cloud(shop.api, 1)
-    await poll(shop, source, SCOPE)
-    asked = shop.api.count(DROPLETS)
-    shop.api.next(DROPLETS, *[too_many(0)] * 9)
+    source = digitalocean(store.api)
+    Cloud(store.api, 1)
+    await poll(store, source, SCOPE)
+    asked = store.api.count(DROPLETS)
+    store.api.next(DROPLETS, *[too_many(0)] * 9)
 
-    [report] = await poll(shop, source, SCOPE)
+    [report] = await poll(store, source, SCOPE)
 
-    assert ("failed", asked + 5) == (report.status, shop.api.count(DROPLETS))
+    assert ("failed", asked + 5) == (report.status, store.api.count(DROPLETS))
     await project_all(broker, engine)
     assert {1: False} == await gone(engine)
