@@ -176,6 +176,26 @@ class Polling:
     """Sent with each request: the version of the API."""
 
 
+def why_not_polled(source: Source, secret_set: bool) -> str | None:
+    """Why a source whose file names an API is not polled, and the fix, in one sentence; None where it is.
+
+    `secret_set` says whether its API's secret is. Of a source without an API there is nothing to say: None.
+    """
+    api, polling = source.file.api, source.provider.polling
+    if api is None or polling is None:
+        return None
+    if not secret_set:
+        return f"not polled: set {api.secret} (or {api.secret}_FILE)"
+    if not polling.scopes(source):
+        return f"not polled: its options name nothing to poll, say what in ssot/providers/{source.name}.yaml"
+    return None
+
+
+def is_polled(source: Source, secret_set: bool) -> bool:
+    """Whether there is anything to poll of a source, and a secret to do it with."""
+    return source.file.api is not None and why_not_polled(source, secret_set) is None
+
+
 def ask(request: Ask) -> Generator[Step, Any, Reply]:
     """The reply to a request: `reply = yield from ask(Ask(path="/user"))`."""
     reply: Reply = yield request
