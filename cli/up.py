@@ -334,9 +334,7 @@ def _given_nats(loaded: Settings, polled: bool) -> dict[str, str]:
     """
     if not _any_set(loaded, "nats_url"):
         return {}
-    needed = [
-        user for user in USERS if user != POLLER or polled or loaded.nats_url or loaded.nats_url_poller
-    ]
+    needed = [user for user in USERS if user != POLLER or polled or loaded.nats_url or loaded.nats_url_poller]
     return {user: loaded.nats_for(user) for user in needed}
 
 
