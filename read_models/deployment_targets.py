@@ -8,7 +8,7 @@ from typing import Annotated
 from contracts.deployments import DeploymentTargetChanged
 from contracts.record import record
 from contracts.version import NOTHING_STATED, Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, latest
+from read_models.port import FACT, GREATEST, KEY, LATEST, SIGHT, VERSION, ReadModel, Statement, latest
 
 
 @record
@@ -30,7 +30,7 @@ class DeploymentTarget:
     """False where the change was accepted and nobody tells when it takes effect."""
     actor: Annotated[str | None, LATEST] = None
     changed_at: Annotated[datetime | None, LATEST] = None
-    last_event_at: Annotated[datetime | None, GREATEST] = None
+    last_event_at: Annotated[datetime | None, GREATEST, SIGHT] = None
 
 
 def _row(statement: Statement[DeploymentTargetChanged]) -> DeploymentTarget:

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 from contracts.deployments import DeploymentCreated, DeploymentEvent, DeploymentStatusChanged
 from contracts.record import record
 from contracts.version import Version, micros
-from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement
+from read_models.port import (
+    EARLIEST,
+    FACT,
+    GREATEST,
+    KEY,
+    LATEST,
+    SIGHT,
+    VERSION,
+    Index,
+    ReadModel,
+    Statement,
+)
 
 
 @record
@@ -45,7 +56,7 @@ class Deployment:
     status_at: Annotated[datetime | None, LATEST] = None
     deployed_at: Annotated[datetime | None, EARLIEST] = None
     """When it first succeeded."""
-    last_event_at: Annotated[datetime | None, GREATEST] = None
+    last_event_at: Annotated[datetime | None, GREATEST, SIGHT] = None
 
 
 def _created(statement: Statement[DeploymentEvent]) -> Deployment:

@@ -104,8 +104,11 @@ USERS: Mapping[str, Permissions] = {
             f"{API}.STREAM.INFO.{DELIVERIES}",
             *_READ_BODIES,
         ),
-        # What operators say of deliveries and of secrets: who stores what senders say must not say it for them.
-        deny=("deliveries.odooops.delivery.>", "deliveries.odooops.secret.>"),
+        # What operators say of deliveries and of secrets, and the projector and the poller of what they found: who
+        # stores what senders say must not say it for them.
+        deny=tuple(
+            f"deliveries.odooops.{family}.>" for family in ("delivery", "secret", "drift", "resource", "webhook")
+        ),
     ),
     "projector": Permissions(
         publish=(

@@ -170,7 +170,7 @@ sys.exit(process.run("projector", app.main))
 PLACES = {
     "between two tables of one transaction": (
         "merge = write.Writer.merge_rows\n"
-        "async def half(self, connection, rows):\n"
+        "async def half(self, connection, rows, *sights):\n"
         "    await merge(self, connection, {name: rows[name] for name in list(rows)[:2]})\n"
         "    die()\n"
         "write.Writer.merge_rows = half"
