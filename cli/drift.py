@@ -81,7 +81,8 @@ def change(row: Mapping[str, Any]) -> str:
         return "is gone"
     was, found = row["was"] or {}, row["found"] or {}
     return "; ".join(
-        f"{column}: {_short(was.get(column))} → {_short(found.get(column))}" for column in row["columns"] or ()
+        f"{column}: {_short(was.get(column))} → {_short(found.get(column))}"
+        for column in row["columns"] or ()
     )
 
 

@@ -111,15 +111,15 @@ class Start:
         files = [source.file for source in self._sources.values()]
         self._secret_names = [name for file in files for name in file.secrets]
         self._api_secret_names = [file.api.secret for file in files if file.api is not None]
-        self._not_polled = self._why_not_polled()
-        polled = len(self._not_polled) < len(self._api_secret_names)
-        self._services = (*SERVICES, POLLER) if polled else SERVICES
+        self.not_polled = self._why_not_polled()
+        polled = len(self.not_polled) < len(self._api_secret_names)
+        self.services = (*SERVICES, POLLER) if polled else SERVICES
         self._given_nats = _given_nats(loaded, polled)
         self._given_database = _given_database(loaded)
         self._flags = {"projector": ["--unpark"]} if unpark else {}
         self._host = loaded.odooops_host
         self._port = self._choose_port(port)
-        self._ops_ports = {service: self._hold(loaded.odooops_ops_host, 0) for service in self._services}
+        self._ops_ports = {service: self._hold(loaded.odooops_ops_host, 0) for service in self.services}
         self._secret_files: dict[str, str] = {}
         self._closed_sources: dict[str, str] = {}
         self._state: State | None = None
@@ -142,7 +142,7 @@ class Start:
         await self.supervisor.start(
             *(
                 self._service(name, _addresses(name, nats, database))
-                for name in self._services
+                for name in self.services
                 if name != "ingest"
             )
         )
@@ -157,7 +157,7 @@ class Start:
             pids=self.supervisor.pids,
             secret_files=self._secret_files,
             closed_sources=self._closed_sources,
-            not_polled=self._not_polled,
+            not_polled=self.not_polled,
             log_dir=str(self.data_dir / "logs"),
             embedded_nats=not self._given_nats,
             embedded_database=not self._given_database,
@@ -174,7 +174,7 @@ class Start:
             argv = await asyncio.to_thread(embedded.prepare_nats, self.data_dir, port, passwords)
             await self.supervisor.start(
                 Child(
-                    name="nats", argv=argv, env=self._env("server"), ready=lambda: embedded.nats_answers(port)
+                    name="nats", argv=argv, env=self.env("server"), ready=lambda: embedded.nats_answers(port)
                 )
             )
             addresses = {user: embedded.nats_url(port, user, passwords) for user in USERS}
@@ -197,7 +197,7 @@ class Start:
             Child(
                 name="postgres",
                 argv=argv,
-                env=self._env("server"),
+                env=self.env("server"),
                 ready=lambda: embedded.postgres_answers(port, passwords),
                 # A fast shutdown: at SIGTERM it would wait for every client to leave.
                 stop_signal=signal.SIGINT,
@@ -210,7 +210,7 @@ class Start:
 
     async def _migrate(self, url: str) -> None:
         await self.supervisor.run(
-            "migrations", _python("migrations"), self._env("migrations", {"DATABASE_URL": url}), LEVEL_SERVICE
+            "migrations", _python("migrations"), self.env("migrations", {"DATABASE_URL": url}), LEVEL_SERVICE
         )
 
     def _service(self, name: str, own: Mapping[str, str]) -> Child:
@@ -223,28 +223,24 @@ class Start:
             name=name,
             level=LEVEL_SERVICE,
             argv=[*_python(f"services.{name}"), *self._flags.get(name, ())],
-            env=self._env(name, {"ODOOOPS_OPS_PORT": str(ops_port), **own}),
+            env=self.env(name, {"ODOOOPS_OPS_PORT": str(ops_port), **own}),
             ready=ready,
         )
 
-    def _env(self, name: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
+    def env(self, name: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a process needs to know and nothing more: no address of another, no secret that it has no use for."""
         without = list(SERVER_ADDRESSES)
         without += [] if name == "notifier" else SLACK_SECRETS
-        uses = {"ingest": self._secret_names, POLLER: self._api_secret_names}.get(name, [])
-        # What begins like a variable that is left out is left out, too (X_FILE): not what this process needs.
-        without += [
-            secret
-            for secret in (*self._secret_names, *self._api_secret_names)
-            if not any(used.startswith(secret) for used in uses)
-        ]
         shared = {
             # The processes run the code that this command is of, wherever they are started.
             "PYTHONPATH": str(reach.ROOT),
             "ODOOOPS_DATA_DIR": str(self.data_dir),
             "ODOOOPS_SSOT_DIR": str(self._ssot_dir),
         }
-        return supervisor.environment(without, {**shared, **(own or {})})
+        made = supervisor.environment(without, {**shared, **(own or {})})
+        uses = {"ingest": self._secret_names, POLLER: self._api_secret_names}.get(name, [])
+        others = {*self._secret_names, *self._api_secret_names}.difference(uses)
+        return {key: value for key, value in made.items() if key.removesuffix("_FILE") not in others}
 
     def _webhook_secrets(self) -> dict[str, str]:
         """The files of secrets made for this folder, by the secret's name; made where a source has none at all.

@@ -107,7 +107,8 @@ USERS: Mapping[str, Permissions] = {
         # What operators say of deliveries and of secrets, and the projector and the poller of what they found: who
         # stores what senders say must not say it for them.
         deny=tuple(
-            f"deliveries.odooops.{family}.>" for family in ("delivery", "secret", "drift", "resource", "webhook")
+            f"deliveries.odooops.{family}.>"
+            for family in ("delivery", "secret", "drift", "resource", "webhook")
         ),
     ),
     "projector": Permissions(

@@ -83,7 +83,10 @@ async def test_a_list_is_filtered_and_whole_for_programs(
     database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await enter(
-        database, {}, {"source": "plane", "ref": "plane:7", "kind": "gone"}, {"model": "builds", "missed": ["m"]}
+        database,
+        {},
+        {"source": "plane", "ref": "plane:7", "kind": "gone"},
+        {"model": "builds", "missed": ["m"]},
     )
 
     async def found(*arguments: str) -> list[str]:
@@ -107,7 +110,9 @@ async def test_a_table_that_is_none_is_named(capsys: pytest.CaptureFixture[str])
 async def test_what_people_wrote_neither_acts_nor_floods(
     database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await enter(database, {"columns": ["title"], "was": '{"title": "\\u001b[2J"}', "found": '{"title": null}'})
+    await enter(
+        database, {"columns": ["title"], "was": '{"title": "\\u001b[2J"}', "found": '{"title": null}'}
+    )
     assert "title: \\x1b[2J → null" in await told(capsys)
     long = {"kind": "different", "columns": ["title"], "was": {"title": "x" * 300}, "found": {}}
     assert len(change(long)) < 2 * VALUE_CHARS_MAX

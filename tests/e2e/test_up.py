@@ -177,7 +177,8 @@ def test_a_sent_sample_becomes_a_row_and_ctrl_c_leaves_nothing_but_data(tmp_path
     data_dir = tmp_path / "data"
     with running(data_dir) as up:
         status = asked(up, "status")
-        assert [check for check in status["checks"] if check["state"] != "ok"] == []
+        # What has an API and no token says so, and troubles nobody.
+        assert [check for check in status["checks"] if check["state"] not in ("ok", "not asked")] == []
         assert (status["state"], status["ok"]) == ("ok", True)
         assert {name: each["ready"] for name, each in status["services"].items()} == {
             "ingest": True,
