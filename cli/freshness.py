@@ -64,6 +64,10 @@ SELECT source, cause, count(*) AS count FROM (
 )
 
 
+Rows = Mapping[tuple[str, str], Mapping[str, Any]]
+"""By source and scope."""
+
+
 @dataclass(frozen=True, slots=True)
 class Poll:
     """One scope of a source that is polled."""
@@ -104,14 +108,12 @@ async def _polls(servers: Servers, known: State | None, connection: AsyncConnect
         report.add("polls", "unknown", f"{error}: run `odooops check`")
         return
     found = await connection.execute(_FRESHNESS, {"webhooks": WEBHOOKS, "rows": ROWS_MAX})
-    rows: dict[tuple[str, str], Mapping[str, Any]] = {
-        (row["source"], row["scope"]): row for row in found.mappings()
-    }
+    rows: Rows = {(row["source"], row["scope"]): row for row in found.mappings()}
     _silent(rows, report)
     polls: list[Poll] = []
     not_polled: dict[str, str] = {}
     for name, source in declared.items():
-        why = _why_not(source, known, any(of == name and scope != WEBHOOKS for of, scope in rows))
+        why = _why_not(source, known, _states(name, rows))
         if why is None:
             polls += _of(source, rows)
         else:
@@ -129,20 +131,25 @@ async def _polls(servers: Servers, known: State | None, connection: AsyncConnect
     }
 
 
-def _why_not(source: Source, known: State | None, ever: bool) -> str | None:
-    """Why a source is not polled. Whether its secret is set is only known of an `up`, which has said so."""
+def _states(name: str, rows: Rows) -> set[str]:
+    """How the polls of a source are, as far as there were any."""
+    return {row["state"] for (source, scope), row in rows.items() if source == name and scope != WEBHOOKS}
+
+
+def _why_not(source: Source, known: State | None, states: set[str]) -> str | None:
+    """Why a source is not polled. Whether its secret is set only an `up` has said, of the time when it was started."""
     if source.file.api is None:
         return None
     if known is not None:
-        why = known.not_polled.get(source.name)
+        why = None if "fresh" in states else known.not_polled.get(source.name)
         return why and f"{why}, then restart `odooops up`"
     why = why_not_polled(source, secret_set=True)
-    if why is None and not ever:
+    if why is None and not states:
         return f"no poll of it is known: where the poller runs, set {source.file.api.secret} (or …_FILE)"
     return why
 
 
-def _of(source: Source, rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Poll]:
+def _of(source: Source, rows: Rows) -> list[Poll]:
     """What is to be polled of a source, as it stands; a scope that nothing names any more is nobody's trouble."""
     if source.file.api is None or source.provider.polling is None:
         return []
@@ -157,7 +164,7 @@ def _of(source: Source, rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> li
     return polls
 
 
-def _silent(rows: Mapping[tuple[str, str], Mapping[str, Any]], report: Report) -> None:
+def _silent(rows: Rows, report: Report) -> None:
     """Whose webhooks have not come for longer than its file calls normal."""
     for (name, scope), row in rows.items():
         if scope == WEBHOOKS:

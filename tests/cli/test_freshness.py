@@ -15,7 +15,9 @@ import pytest
 from cli import freshness
 from cli.main import main
 from providers.polling import Polling, Scope
-from providers.registry import PROVIDERS
+from providers.registry import PROVIDERS, sources
+from runtime import ssot
+from runtime.state import State
 from tests.conftest import Broker
 from tests.servers import Database
 
@@ -188,3 +190,14 @@ async def test_the_drift_of_a_day_is_counted_by_source_and_cause(
         "ok",
         "3 healed in the last 24 h: github 2 missed; plane 1 gone. See `odooops drift list`",
     )
+
+
+async def test_what_up_said_of_a_secret_counts_until_it_is_polled_all_the_same() -> None:
+    """A file of secrets is read again: what was not set at the start may be set since."""
+    source = sources(ssot.load(Path("ssot")))["github"]
+    started = State.model_construct(not_polled={"github": "not polled: set GITHUB_TOKEN"})
+    assert "not polled: set GITHUB_TOKEN, then restart `odooops up`" == freshness._why_not(
+        source, started, set()
+    )
+    assert freshness._why_not(source, started, {"stale"}) is not None
+    assert freshness._why_not(source, started, {"stale", "fresh"}) is None
