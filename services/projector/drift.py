@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,12 +59,10 @@ class Watched:
     merge: TextClause
 
 
-@dataclass(slots=True)
-class Sights:
-    """What observations of a batch state about one table: rows merged by key, and who stated each."""
-
-    rows: dict[Key, Any] = field(default_factory=dict)
-    by: dict[Key, list[Understood]] = field(default_factory=dict)
+Round = dict[Key, tuple[Any, Understood]]
+"""At most one observation of each row: what it states, and which it is."""
+Sights = list[Round]
+"""What the observations of a batch state about one table: of two equal ones, the second is seen to change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ class Change:
     was: Mapping[str, Any] | None
     found: Mapping[str, Any]
     columns: tuple[str, ...]
-    by: tuple[Understood, ...]
+    by: Understood
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,23 +155,29 @@ _REMOVE = text("DELETE FROM projector.outbox WHERE id = ANY(CAST(:ids AS bigint[
 def sights_of(folded: Iterable[Understood]) -> dict[str, Sights]:
     """What the observations among `folded` state about watched tables, by table."""
     found: dict[str, Sights] = {}
-    for understood in folded:
-        if not is_observed(understood.delivery.kind):
-            continue
+    observed = (each for each in folded if is_observed(each.delivery.kind))
+    for understood in sorted(observed, key=lambda each: each.delivery.seq):
+        stated: dict[str, dict[Key, Any]] = {}
         for name, row in understood.rows:
             if name in WATCHED:
-                model, sights = WATCHED[name].model, found.setdefault(name, Sights())
-                join_into(sights.rows, model, _JOINERS[name], row)
-                by = sights.by.setdefault(tuple(getattr(row, key) for key in model.key), [])
-                if understood not in by[-1:]:
-                    by.append(understood)
+                join_into(stated.setdefault(name, {}), WATCHED[name].model, _JOINERS[name], row)
+        for name, rows in stated.items():
+            rounds = found.setdefault(name, [])
+            for key, row in rows.items():
+                free = next((each for each in rounds if key not in each), None)
+                if free is None:
+                    rounds.append(free := {})
+                free[key] = (row, understood)
     return found
 
 
 async def merge_sights(connection: AsyncConnection, name: str, sights: Sights) -> list[Change]:
     """Merge what was observed into one table; the rows that changed by it. Raises Overtaken."""
-    watch = WATCHED[name]
-    model, rows = watch.model, as_json(list(sights.rows.values()))
+    return [change for each in sights for change in await _merge_round(connection, WATCHED[name], each)]
+
+
+async def _merge_round(connection: AsyncConnection, watch: Watched, stated: Round) -> list[Change]:
+    model, rows = watch.model, as_json([row for row, _ in stated.values()])
     before = {
         _key(model, row): row
         for (said,) in await connection.execute(watch.before, {"rows": rows})
@@ -188,8 +192,7 @@ async def merge_sights(connection: AsyncConnection, name: str, sights: Sights) -
             raise Overtaken
         columns = tuple(column for column in model.watched if was is None or was[column] != found[column])
         if columns:
-            by = tuple(sights.by[key])
-            changes.append(Change(model, found[model.ref_column or ""], was, found, columns, by))
+            changes.append(Change(model, found[model.ref_column or ""], was, found, columns, stated[key][1]))
     return changes
 
 
@@ -197,17 +200,15 @@ def _key(model: ReadModel[Any], row: Mapping[str, Any]) -> Key:
     return tuple(row[name] for name in model.key)
 
 
-def listings_of(folded: Iterable[Understood]) -> dict[str, tuple[ListingCompleted, str]]:
-    """The listings of which a part is among `folded`, by their scope's ref: the newest of each, and who said it."""
-    found: dict[str, tuple[ListingCompleted, str]] = {}
-    for understood in folded:
-        for statement in understood.statements:
-            event = statement.event
-            if isinstance(event, ListingCompleted):
-                known = found.get(event.ref)
-                if known is None or known[0].started_at <= event.started_at:
-                    found[event.ref] = (event, statement.delivery)
-    return found
+def listings_of(folded: Iterable[Understood]) -> list[tuple[ListingCompleted, str]]:
+    """The listings of which a part is among `folded`, each once and from the oldest on, and who said it."""
+    found = {
+        (statement.event.started_at, statement.event.ref): (statement.event, statement.delivery)
+        for understood in folded
+        for statement in understood.statements
+        if isinstance(statement.event, ListingCompleted)
+    }
+    return [found[key] for key in sorted(found)]
 
 
 async def gone_by(connection: AsyncConnection, listing: ListingCompleted, delivery: str) -> list[Gone]:
@@ -241,8 +242,8 @@ def consequences(
     found: list[Consequence] = []
     changed: set[int] = set()
     for change in changes:
-        changed.update(understood.delivery.seq for understood in change.by)
-        if _tells_by_itself(sources, change.by[-1].delivery.source):
+        changed.add(change.by.delivery.seq)
+        if _tells_by_itself(sources, change.by.delivery.source):
             found.append(_drift(change, new))
     for understood in observed:
         about_things = any(name in WATCHED for name, _ in understood.rows)
@@ -263,12 +264,10 @@ def _tells_by_itself(sources: Mapping[str, Source], name: str) -> bool:
 
 
 def _drift(change: Change, new: Collection[str]) -> Consequence:
-    by = change.by[-1]
     kind: DriftKind = "missing" if change.was is None else "different"
     columns = () if change.was is None else change.columns
-    stated = [statement for each in change.by for statement in each.statements]
+    delivery, stated = change.by.delivery, change.by.statements
     at = max((statement.event.moment[1] for statement in stated), default=0)
-    delivery = by.delivery
     event = DriftFound(
         source=delivery.source,
         ref=change.ref,

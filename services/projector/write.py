@@ -440,7 +440,7 @@ class Writer:
     ) -> list[Consequence]:
         """What follows from the observations and the listings of a batch, put into the outbox."""
         observed = [understood for understood in folded if is_observed(understood.delivery.kind)]
-        listings = drift.listings_of(folded).values()
+        listings = drift.listings_of(folded)
         if not (observed or listings):
             return []
         gone = [each for listing in listings for each in await drift.gone_by(connection, *listing)]

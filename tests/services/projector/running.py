@@ -86,6 +86,7 @@ async def projecting(
     async with asyncio.TaskGroup() as group:
         for projector in projectors:
             group.create_task(projector.work())
+            group.create_task(projector.keep_draining())
         try:
             yield projectors
         finally:
@@ -159,7 +160,7 @@ def environment(broker: Broker, database: Database) -> dict[str, str]:
 _KILLED_AT = """
 import os, signal, sys
 from runtime import bus, process
-from services.projector import app, write
+from services.projector import app, drift, write
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -176,6 +177,9 @@ PLACES = {
         "write.Writer.merge_rows = half"
     ),
     "after the commit, before publishing": "bus.publish_all = die",
+    "after the commit of a drift, before publishing": (
+        "async def nothing(self):\n    pass\napp.Projector.keep_draining = nothing\ndrift.drain = die"
+    ),
     "after publishing, before the acknowledgement": "app.Projector._count = die",
 }
 
