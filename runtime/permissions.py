@@ -91,8 +91,7 @@ POLLED_FAMILIES = (
     "metric",
     "webhook",
     "backup",
-    "advisor",
-    "advisor_finding",
+    "advisor_run",
 )
 """What the poller says itself, by the first word of its kinds."""
 
@@ -128,6 +127,8 @@ USERS: Mapping[str, Permissions] = {
         publish=(
             "deliveries.*.observed.>",
             *(f"deliveries.odooops.{family}.>" for family in POLLED_FAMILIES),
+            # What an advisor found, and never what somebody decided about it: that is of the same family.
+            "deliveries.odooops.advisor_finding.found",
             f"$O.{BODIES}.>",
             f"{API}.STREAM.INFO.{DELIVERIES}",
             *_READ_BODIES,
