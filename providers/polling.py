@@ -185,16 +185,10 @@ def why_not_polled(source: Source, secret_set: bool) -> str | None:
     api, polling = source.file.api, source.provider.polling
     if api is None or polling is None:
         return None
-    if not secret_set:
-        return f"not polled: set {api.secret} (or {api.secret}_FILE)"
+    missing = [] if secret_set else [f"set {api.secret} (or {api.secret}_FILE)"]
     if not polling.scopes(source):
-        return f"not polled: its options name nothing to poll, say what in ssot/providers/{source.name}.yaml"
-    return None
-
-
-def is_polled(source: Source, secret_set: bool) -> bool:
-    """Whether there is anything to poll of a source, and a secret to do it with."""
-    return source.file.api is not None and why_not_polled(source, secret_set) is None
+        missing.append(f"name what to poll in the options of ssot/providers/{source.name}.yaml")
+    return f"not polled: {', and '.join(missing)}" if missing else None
 
 
 def ask(request: Ask) -> Generator[Step, Any, Reply]:

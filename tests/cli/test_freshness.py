@@ -134,7 +134,7 @@ async def test_a_source_that_is_not_polled_is_named_with_the_fix_and_troubles_no
     assert ({"github": unset}, True) == (said["not_polled"], said["ok"])
     polled(monkeypatch, [])
     ((_, _, text),) = (await told(capsys))["lines"]
-    assert "say what in ssot/providers/github.yaml" in text
+    assert text == "not polled: name what to poll in the options of ssot/providers/github.yaml"
 
 
 async def test_a_source_that_fell_silent_is_a_warning(

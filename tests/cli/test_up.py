@@ -67,7 +67,8 @@ def test_a_poller_is_started_where_something_is_named_and_the_secret_is_set(
     assert {} == start(folder, held).not_polled
     named(monkeypatch)
     assert SERVICES == start(folder, held).services
-    assert "say what in ssot/providers/acme.yaml" in start(folder, held).not_polled["acme"]
+    unnamed = "not polled: name what to poll in the options of ssot/providers/acme.yaml"
+    assert {"acme": unnamed} == start(folder, held).not_polled
 
 
 def test_the_secret_of_an_api_is_the_pollers_alone(
