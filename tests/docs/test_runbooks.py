@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -188,6 +189,7 @@ refs: ["github:<org>/<repo>#<number>"]
 feeds: [work_items]
 api: {{base_url: "{address}", auth: bearer, secret: GITHUB_TOKEN}}
 poll_interval_s: 900
+quiet_s_max: 259200
 """
 
 
@@ -195,7 +197,9 @@ def issues(look: Look) -> Steps:
     """A part of a poll that reads one page of issues."""
     reply = yield from ask(Ask(path=f"/{look.scope}/issues"))
     assert PROVIDER.items is not None
-    yield Show(items=PROVIDER.items("issues", f"{look.scope}/issues", reply.body), fetched_at=reply.fetched_at)
+    yield Show(
+        items=PROVIDER.items("issues", f"{look.scope}/issues", reply.body), fetched_at=reply.fetched_at
+    )
 
 
 async def lost(broker: Broker, engine: AsyncEngine, folder: Path) -> None:
@@ -203,8 +207,7 @@ async def lost(broker: Broker, engine: AsyncEngine, folder: Path) -> None:
     polling = Polling(scopes=lambda source: [Scope(name=REPOSITORY, parts={"issues": issues})])
     known = json.loads(body("issues.opened.15"))["issue"]
     closed = {"state": "closed", "updated_at": "2019-06-01T00:00:00Z", "closed_at": "2019-06-01T00:00:00Z"}
-    providers = folder / "ssot" / "providers"
-    providers.mkdir(parents=True)
+    shutil.copytree(FOLDER.parents[1] / "ssot", folder / "ssot")
     with (
         Api() as api,
         mock.patch.dict(PROVIDERS, {"github": replace(PROVIDER, polling=polling)}),
@@ -212,12 +215,12 @@ async def lost(broker: Broker, engine: AsyncEngine, folder: Path) -> None:
             os.environ,
             {
                 "ODOOOPS_SSOT_DIR": str(folder / "ssot"),
-                "GITHUB_TOKEN": "a token",
+                "GITHUB_TOKEN": "a-token",
                 "NATS_URL_POLLER": broker.url("poller"),
             },
         ),
     ):
-        (providers / "github.yaml").write_text(POLLED.format(address=api.address))
+        (folder / "ssot" / "providers" / "github.yaml").write_text(POLLED.format(address=api.address))
         api.routes[f"/{REPOSITORY}/issues"] = Reply([{**known, **closed}])
         opened = delivery("issues", body("issues.opened.15"), 0, "opened")
         async with projected(broker, engine, SOURCES, [opened]):
