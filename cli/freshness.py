@@ -108,12 +108,13 @@ async def _polls(servers: Servers, known: State | None, connection: AsyncConnect
         report.add("polls", "unknown", f"{error}: run `odooops check`")
         return
     found = await connection.execute(_FRESHNESS, {"webhooks": WEBHOOKS, "rows": ROWS_MAX})
-    rows: Rows = {(row["source"], row["scope"]): row for row in found.mappings()}
+    rows: Rows = {(row["source"], row["scope"]): dict(row) for row in found.mappings()}
     _silent(rows, report)
+    said = None if known is None else known.not_polled
     polls: list[Poll] = []
     not_polled: dict[str, str] = {}
     for name, source in declared.items():
-        why = _why_not(source, known, _states(name, rows))
+        why = _why_not(source, said, _states(name, rows))
         if why is None:
             polls += _of(source, rows)
         else:
@@ -136,12 +137,12 @@ def _states(name: str, rows: Rows) -> set[str]:
     return {row["state"] for (source, scope), row in rows.items() if source == name and scope != WEBHOOKS}
 
 
-def _why_not(source: Source, known: State | None, states: set[str]) -> str | None:
-    """Why a source is not polled. Whether its secret is set only an `up` has said, of the time when it was started."""
+def _why_not(source: Source, said: Mapping[str, str] | None, states: set[str]) -> str | None:
+    """Why a source is not polled. Whether its secret is set only an `up` has `said`, of when it was started."""
     if source.file.api is None:
         return None
-    if known is not None:
-        why = None if "fresh" in states else known.not_polled.get(source.name)
+    if said is not None:
+        why = None if "fresh" in states else said.get(source.name)
         return why and f"{why}, then restart `odooops up`"
     why = why_not_polled(source, secret_set=True)
     if why is None and not states:

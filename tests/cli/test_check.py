@@ -133,7 +133,7 @@ POLLED = GITHUB + "poll_interval_s: 900\napi: {%s}\n"
 def polled(monkeypatch: pytest.MonkeyPatch) -> None:
     """GitHub's API can be polled, and its options name something."""
     polling = Polling(scopes=lambda source: [Scope(name="repos/org/shop", parts={})])
-    monkeypatch.setitem(registry.PROVIDERS, "github", replace(PROVIDER, polling=polling))  # type: ignore[arg-type]  # a dict
+    monkeypatch.setitem(registry.PROVIDERS, "github", replace(PROVIDER, polling=polling))
 
 
 @pytest.mark.usefixtures("polled")

@@ -17,7 +17,6 @@ from cli.main import main
 from providers.polling import Polling, Scope
 from providers.registry import PROVIDERS, sources
 from runtime import ssot
-from runtime.state import State
 from tests.conftest import Broker
 from tests.servers import Database
 
@@ -50,7 +49,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broker: Broker, da
 def polled(monkeypatch: pytest.MonkeyPatch, scopes: list[str]) -> None:
     """Let GitHub's options name these to poll."""
     polling = Polling(scopes=lambda source: [Scope(name=name, parts={}) for name in scopes])
-    monkeypatch.setitem(PROVIDERS, "github", replace(PROVIDERS["github"], polling=polling))  # type: ignore[arg-type]  # a dict
+    monkeypatch.setitem(PROVIDERS, "github", replace(PROVIDERS["github"], polling=polling))
 
 
 async def enter(database: Database, table: str, *rows: dict[str, Any]) -> None:
@@ -195,7 +194,7 @@ async def test_the_drift_of_a_day_is_counted_by_source_and_cause(
 async def test_what_up_said_of_a_secret_counts_until_it_is_polled_all_the_same() -> None:
     """A file of secrets is read again: what was not set at the start may be set since."""
     source = sources(ssot.load(Path("ssot")))["github"]
-    started = State.model_construct(not_polled={"github": "not polled: set GITHUB_TOKEN"})
+    started = {"github": "not polled: set GITHUB_TOKEN"}
     assert "not polled: set GITHUB_TOKEN, then restart `odooops up`" == freshness._why_not(
         source, started, set()
     )

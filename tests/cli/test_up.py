@@ -42,7 +42,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def named(monkeypatch: pytest.MonkeyPatch, *scopes: str) -> None:
     """Let the options of the source name these to poll."""
     polling = Polling(scopes=lambda source: [Scope(name=name, parts={}) for name in scopes])
-    monkeypatch.setitem(PROVIDERS, "github", replace(PROVIDERS["github"], polling=polling))  # type: ignore[arg-type]  # a dict
+    monkeypatch.setitem(PROVIDERS, "github", replace(PROVIDERS["github"], polling=polling))
 
 
 @pytest.fixture
