@@ -206,6 +206,13 @@ FOUND = ("deliveries.odooops.drift.found", "deliveries.odooops.resource.gone")
 """What the projector finds when it writes."""
 
 
+async def test_ingest_says_nothing_that_the_projector_or_the_poller_finds(house: House) -> None:
+    async with house.enter("ingest") as ingest:
+        for subject in (*FOUND, "deliveries.odooops.webhook.failing", "deliveries.odooops.webhook.mended"):
+            assert not await ingest.may_publish(subject)
+    assert 0 == await house.count(DELIVERIES)
+
+
 async def test_the_projector_says_what_it_found_and_stores_no_other_delivery_and_no_body(
     house: House,
 ) -> None:
