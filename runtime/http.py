@@ -64,17 +64,23 @@ class Answer:
     @property
     def retry_after_s(self) -> float | None:
         """How long it asks to wait, at most RETRY_AFTER_S_MAX; None where it does not say."""
+        stated = self.stated_retry_after_s
+        return None if stated is None else min(stated, RETRY_AFTER_S_MAX)
+
+    @property
+    def stated_retry_after_s(self) -> float | None:
+        """The same, however long."""
         stated = self.headers.get("retry-after", "").strip()
         if stated.isascii() and stated.isdigit():
             # Cut before converting: Python refuses to read numbers of thousands of digits.
-            return min(float(stated[:10]), RETRY_AFTER_S_MAX)
+            return float(stated[:10])
         try:
             at = parsedate_to_datetime(stated)
         except ValueError:
             return None
         if at.tzinfo is None:
             at = at.replace(tzinfo=UTC)
-        return min(max(0.0, (at - datetime.now(UTC)).total_seconds()), RETRY_AFTER_S_MAX)
+        return max(0.0, (at - datetime.now(UTC)).total_seconds())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,7 @@ def branches(
         return before
     for branch in previews:
         env = look.source.environments.of(
-            source=look.source.name, variable=f"project={target.ref}", branch=branch.git_branch
+            source=look.source.name, variable=f"preview_of={target.ref}", branch=branch.git_branch
         )
         yield _say(
             look,

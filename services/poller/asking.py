@@ -173,10 +173,10 @@ class Asker:
     def _pause_s(self, answer: Answer) -> float | None:
         """For how long an answer asks to be left alone; None where it is no refusal for asking too often."""
         if answer.status not in (403, 429):
-            return answer.retry_after_s
+            return answer.stated_retry_after_s
         allowance = self._allowance(answer.headers, datetime.now(UTC))
         renewed_in_s = allowance.renewed_in_s if allowance is not None and allowance.left <= 0 else None
-        stated = [s for s in (answer.retry_after_s, renewed_in_s) if s is not None]
+        stated = [s for s in (answer.stated_retry_after_s, renewed_in_s) if s is not None]
         return max(0.0, *stated) if stated else None
 
     def _failure(self, request: Ask, answer: Answer, fetched_at: datetime) -> Failed:

@@ -141,8 +141,11 @@ class Held:
         """Renew it for as long as nobody else takes it; returns when it is lost."""
         while True:
             await asyncio.sleep(max(0.0, self._written_at + self._renew_s - monotonic()))
+            left_s = self._written_at + self._lease_s - monotonic()
+            if left_s <= 0:
+                return
             try:
-                async with asyncio.timeout(max(0.0, self._written_at + self._lease_s - monotonic())):
+                async with asyncio.timeout(left_s):
                     if not await self.write(self.record):
                         return
             except TimeoutError:
@@ -166,7 +169,8 @@ class Held:
             except Moved:
                 value, revision = await self._bucket.get(self._key)
                 found = _record(value)
-                if found is None or found.run_id != record.run_id or revision == self._revision:
+                ours = found is not None and found.run_id == record.run_id and found.ended_at is None
+                if not ours or revision == self._revision:
                     return False
                 # Our own last write was taken, though the broker had no time to say so.
                 self._revision = revision

@@ -47,10 +47,13 @@ def poll(
 ) -> Polled:
     """What a part does; `answers` are given one after the other unless a function gives them."""
     known = {LISTING: frozenset(told.pop("known", ()))}
-    given = iter(answers) if not callable(answers) else None
-    return polled(
-        part, look(SOURCE, scope, **told), answers if given is None else lambda _: next(given), known
-    )
+    answering = answers if callable(answers) else in_turn(answers)
+    return polled(part, look(SOURCE, scope, **told), answering, known)
+
+
+def in_turn(replies: Iterable[Reply]) -> Callable[[Ask], Reply]:
+    given = iter(replies)
+    return lambda asked: next(given)
 
 
 def asked(done: Polled) -> list[str]:
@@ -140,8 +143,8 @@ def test_issues_are_asked_for_from_the_last_change_on_with_an_overlap() -> None:
 
 def test_the_first_poll_of_issues_begins_three_days_ago_and_an_operators_where_he_says() -> None:
     assert ago(days=3) == poll(issues, [NOTHING]).asks[0].params["since"]
-    told = {"since": NOW - timedelta(days=9), "state": {"cursor": ago(hours=1), "etag": "e"}}
-    [first] = poll(issues, [NOTHING], **told).asks
+    state = {"cursor": ago(hours=1), "etag": "e"}
+    [first] = poll(issues, [NOTHING], since=NOW - timedelta(days=9), state=state).asks
     assert (ago(days=9), None) == (first.params["since"], first.etag)
 
 
@@ -485,16 +488,18 @@ def test_what_was_live_is_read_again_once_another_is_deployed_to_its_environment
 
 
 def test_deployments_are_read_back_to_the_window_and_the_newest_however_old() -> None:
-    pages = [
+    recent = [
         linked([deployment(9, created_at=ago(days=1)), deployment(8, created_at=ago(days=2))], "/p2"),
         linked([deployment(7, created_at=ago(days=2)), deployment(6, created_at=ago(days=9))], "/p3"),
     ]
     old = [linked([deployment(9, created_at=ago(days=99))], "/p2")]
-    for listed, read in ((pages, ["9", "8", "7"]), (old, ["9"])):
-        lists = iter(listed)
-        done = poll(
-            deployments, lambda asked, lists=lists: NOTHING if "statuses" in asked.path else next(lists)
-        )
+    for listed, read in ((recent, ["9", "8", "7"]), (old, ["9"])):
+        pages = in_turn(listed)
+
+        def github(asked: Ask, pages: Callable[[Ask], Reply] = pages) -> Reply:
+            return NOTHING if "statuses" in asked.path else pages(asked)
+
+        done = poll(deployments, github)
         assert (read, []) == (statuses_of(done), done.failed)
 
 
@@ -649,7 +654,8 @@ def test_a_webhook_that_would_not_tell_us_everything_is_failing(
 
 def alarms(*answers: Reply) -> list[list[tuple[str, str]]]:
     """What is said, poll by poll, each with what the one before kept."""
-    said, state = [], {}
+    said: list[list[tuple[str, str]]] = []
+    state: Mapping[str, Any] = {}
     for given in answers:
         done = poll(hook, [given], state=state)
         state = done.keeps[-1] if done.keeps else state

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import own
-from contracts.delivery import Delivery
+from contracts.delivery import Delivery, body_sha256
 from contracts.drift import VALUE_CHARS_MAX, shown
 from contracts.webhooks import RedeliveryAsked
 from runtime import bus, streams
@@ -31,6 +31,7 @@ from tests.servers import Database
 from tests.services.projector.drifting import REF, issue, listed, minute, seen, webhook
 from tests.services.projector.rebuilding import working
 from tests.services.projector.running import (
+    A_DRIFT_NOT_SAID,
     project_all,
     run_until_killed,
     shorten_ack_wait,
@@ -73,7 +74,7 @@ async def messages(broker: Broker) -> list[RawStreamMsg]:
 
 
 def type_of(message: RawStreamMsg) -> str:
-    return (message.headers or {})["ce-type"]
+    return str((message.headers or {})["ce-type"])
 
 
 async def published(broker: Broker, *types: str) -> list[str]:
@@ -176,7 +177,7 @@ async def test_a_crash_between_commit_and_publishing_loses_no_drift(
     await told(broker, engine, OPENED)
     await shorten_ack_wait(broker)
     await store(broker, [LOST])
-    run_until_killed(broker, database, "after the commit of a drift, before publishing")
+    run_until_killed(broker, database, A_DRIFT_NOT_SAID)
     assert 1 == await count(engine, "work_items", "status = 'done'")
     assert [] == await drifts(engine)
 
@@ -338,7 +339,7 @@ ASKED = own.delivery_of(
 POISON = replace(
     webhook("opened", issue(9, minute(4)), minute(4), "poison"),
     body=b"{}",
-    body_sha256=own.body_sha256(b"{}"),
+    body_sha256=body_sha256(b"{}"),
 )
 
 
