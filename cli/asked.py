@@ -23,6 +23,15 @@ class Status(StrEnum):
     REDACTED = "redacted"
 
 
+class Cause(StrEnum):
+    """Why a table was not as the world is."""
+
+    MISSED = "missed"
+    LATE = "late"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
 class Form(StrEnum):
     """How rows are printed."""
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from cli import terminal
 from contracts.ssot import BadSsot, ProviderFile, Ssot
+from providers.polling import why_not_polled
 from providers.registry import sources
 from read_models.registry import FRESHNESS, READ_MODELS, TABLES
 from read_models.table import SCHEMA
@@ -23,6 +25,7 @@ NAMED_BY_REF = {
     model.name for model in READ_MODELS if model.ref_column is not None and model is not FRESHNESS
 }
 """The tables whose rows are about things: a source that fills one has to say what those are called."""
+LOOPBACKS = ("localhost", "127.0.0.1", "::1")
 UNSIGNED = "unsigned: whoever knows the address can write into its log"
 
 
@@ -60,6 +63,7 @@ def look(directory: Path, data_dir: Path) -> list[Finding]:
         wrong = [*_unusable(path, file, declared), *_misplaced(path, file)]
         found += wrong or [Finding("ok", _shown(path), _summary(file))]
         found += _door(path, file, data_dir)
+        found += _api(path, file, declared)
     unread = {each.path for each in problems}
     if directory / ENVIRONMENTS not in unread:
         found += _environments(directory / ENVIRONMENTS, declared)
@@ -117,6 +121,29 @@ def _door(path: Path, file: ProviderFile, data_dir: Path) -> Iterator[Finding]:
         )
     elif missing:
         yield Finding("ok", _at(path, ["secrets"]), f"not set, and not needed now: {', '.join(missing)}")
+
+
+def _api(path: Path, file: ProviderFile, declared: Ssot) -> Iterator[Finding]:
+    """Whether the source is polled, and what of it others could read on the way."""
+    if file.api is None:
+        return
+    place = _at(path, ["api"])
+    try:
+        source = sources(replace(declared, providers={file.name: file}))[file.name]
+        why = why_not_polled(source, bool(settings.secret_values([file.api.secret])))
+    except BadSsot:
+        return  # named already
+    except BadSettings as error:
+        yield Finding("bad", place, str(error))
+        return
+    yield Finding("ok", place, why or f"polled every {file.poll_interval_s} s")
+    address = urlsplit(file.api.base_url)
+    if address.scheme == "http" and address.hostname not in LOOPBACKS:
+        yield Finding(
+            "warning",
+            _at(path, ["api", "base_url"]),
+            "api.base_url: the secret goes in the clear: prefer https",
+        )
 
 
 def _made(data_dir: Path, name: str) -> bool:

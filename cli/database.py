@@ -1,4 +1,4 @@
-"""The reader's connection to the database, and its errors as sentences."""
+"""A connection to the database that only reads, and its errors as sentences."""
 
 from __future__ import annotations
 
@@ -25,9 +25,14 @@ class DatabaseRefused(Trouble):
 
 
 @asynccontextmanager
-async def reading(servers: Servers, statement_ms_max: int) -> AsyncIterator[AsyncConnection]:
-    """A read-only session of the reader's login; raises DatabaseAway, and DatabaseRefused for the block."""
-    address = servers.database(READER)
+async def reading(
+    servers: Servers, statement_ms_max: int, user: str = READER
+) -> AsyncIterator[AsyncConnection]:
+    """A read-only session of the reader's or another's login.
+
+    Raises DatabaseAway, and DatabaseRefused for the block.
+    """
+    address = servers.database(user)
     engine = postgres.make_engine(address, "cli")
     try:
         try:

@@ -56,18 +56,23 @@ class Servers:
         """The broker's address for `user`."""
         if not self._named and self._set("nats", user):
             return self.settings.nats_for(user)
-        return self._running("nats", user).nats[user]
+        return self._given("nats", user)
 
     def database(self, user: str) -> str:
         """The database's address for `user`."""
         if not self._named and self._set("database", user):
             return self.settings.database_for(user)
+        return self._given("database", user)
+
+    def _given(self, kind: str, user: str) -> str:
+        """The address that `up` has for `user`: its own servers' for all, of given ones perhaps not."""
         try:
-            return self._running("database", user).database[user]
+            found: str = getattr(self._running(kind, user), kind)[user]
         except KeyError:
             raise BadSettings(
-                f"`odooops up` was started without DATABASE_URL_{user.upper()}: give the {user}'s own login"
+                f"`odooops up` was started without {kind.upper()}_URL_{user.upper()}: give the {user}'s own login"
             ) from None
+        return found
 
     def _running(self, kind: str, user: str) -> State:
         """What runs on the data folder. Raises BadSettings where the settings send the other user elsewhere.

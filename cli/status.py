@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter as Tally
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import nats.errors
 from nats.js import JetStreamContext
@@ -17,10 +17,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cli import reach, terminal
+from cli import freshness, reach, terminal
 from cli.check import UNSIGNED
 from cli.database import READER, DatabaseAway, DatabaseRefused, reading, reason
 from cli.reach import Servers
+from cli.report import WORDS, Report, Word, ago
 from contracts.ledger import REF_HASH_CHARS
 from contracts.ssot import BadSsot
 from migrations.__main__ import head
@@ -38,6 +39,13 @@ STREAM_WARNING_FRACTION = 0.80
 STREAM_BAD_FRACTION = 0.95
 LAG_WARNING_COUNT = 10_000
 STATEMENT_MS_MAX = 5_000
+SHOWN_STREAMS = (
+    streams.DELIVERIES,
+    streams.EVENTS,
+    streams.BODIES_STREAM,
+    streams.ARTIFACTS_STREAM,
+    streams.POLLER_STREAM,
+)
 
 WAITING = {"parked": "odooops parked list", "conflict": "odooops deliveries list --status conflict"}
 """What waits for an operator, by its state in the ledger, and what lists it."""
@@ -45,36 +53,6 @@ WAITING = {"parked": "odooops parked list", "conflict": "odooops deliveries list
 CLOSED = "odooops_ingest_closed"
 REQUESTS = "odooops_ingest_requests_total"
 """Metrics of ingest: services.ingest.receive."""
-
-Word = Literal["not asked", "ok", "warning", "unknown", "bad"]
-WORDS: tuple[Word, ...] = ("not asked", "ok", "warning", "unknown", "bad")
-"""From best to worst. Unknown, that is asked and not answered, is not well: the exit code says so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One finding. `part` is what it is about."""
-
-    part: str
-    state: Word
-    text: str
-
-
-@dataclass(slots=True)
-class Report:
-    """All findings, and the figures behind them; a figure that could not be had is None."""
-
-    lines: list[Line] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, part: str, state: Word, sentence: str) -> None:
-        """One more finding."""
-        self.lines.append(Line(part, state, sentence))
-
-    @property
-    def worst(self) -> Word:
-        """The state of the whole."""
-        return max((line.state for line in self.lines), key=WORDS.index, default="not asked")
 
 
 async def run(servers: Servers, as_json: bool) -> bool:
@@ -103,7 +81,7 @@ async def look(servers: Servers) -> Report:
     """Ask services, database and broker."""
     known = servers.known_state
     services, broker, database = Report(), Report(), Report()
-    await asyncio.gather(_services(known, services), _database(servers, database))
+    await asyncio.gather(_services(known, services), _database(servers, known, database))
     _unsigned(servers, services)
     # After the database: what the ledger knows must by then be in the log.
     await _broker(servers, known, broker)
@@ -225,7 +203,7 @@ async def _streams(js: JetStreamContext, servers: Servers, known: State | None, 
     found: dict[str, Any] = {}
     account = await js.account_info()
     free = _disk_free(servers, known)
-    for name in (streams.DELIVERIES, streams.EVENTS, streams.BODIES_STREAM, streams.ARTIFACTS_STREAM):
+    for name in SHOWN_STREAMS:
         try:
             info = await js.stream_info(name)
         except NotFoundError:
@@ -310,19 +288,20 @@ async def _consumers(js: JetStreamContext, report: Report) -> None:
     report.facts["consumers"] = found
 
 
-async def _database(servers: Servers, report: Report) -> None:
-    """The ledger, the sources and the schema."""
-    report.facts |= {"ledger": None, "sources": None, "migrations": None}
+async def _database(servers: Servers, known: State | None, report: Report) -> None:
+    """The ledger, the sources, the polls and the schema."""
+    report.facts |= {"ledger": None, "sources": None, "migrations": None, **freshness.UNKNOWN}
     try:
         async with reading(servers, STATEMENT_MS_MAX) as connection:
             report.add("database", "ok", f"answers at {reach.place(servers.database(READER))}")
             await _schema(connection, report)
             await _ledger(connection, report)
+            await freshness.look(servers, known, connection, report)
             await _rebuilds(connection, report)
             await _made_by(servers, connection, report)
     except (DatabaseAway, DatabaseRefused) as error:
         report.add("database", "bad", str(error))
-        for part in ("migrations", "ledger", "sources"):
+        for part in ("migrations", "ledger", "sources", "polls"):
             report.add(part, "unknown", "the database did not tell")
 
 
@@ -382,7 +361,7 @@ async def _ledger(connection: AsyncConnection, report: Report) -> None:
             " and run `odooops redact` once more",
         )
     for source, seen in sorted(sources.items()):
-        last = _ago(seen["last_received_at"])
+        last = ago(seen["last_received_at"])
         report.add(f"source {source}", "ok", f"{seen['deliveries']} deliveries, the last {last}")
 
 
@@ -458,14 +437,3 @@ async def _made_by(servers: Servers, connection: AsyncConnection, report: Report
         )
     else:
         report.add("rows", "warning", f"made by older code or SSOT: {', '.join(older)}. See `odooops verify`")
-
-
-def _ago(at: datetime | None) -> str:
-    if at is None:
-        return "at an unknown time"
-    seconds = int((datetime.now(UTC) - at).total_seconds())
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= length:
-            count = seconds // length
-            return f"{terminal.moment(at)}, {count} {unit}{'' if count == 1 else 's'} ago"
-    return f"{terminal.moment(at)}, {seconds} s ago"

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from cli import reach, terminal
 from cli.check import UNSIGNED
+from providers.polling import why_not_polled
 from providers.registry import sources
 from runtime import embedded, ports, settings, ssot, state, streams, supervisor
 from runtime.embedded import DATABASE_USERS, LOOPBACK, MIGRATOR
@@ -24,6 +25,8 @@ from runtime.state import State
 from runtime.supervisor import Child, Supervisor
 
 SERVICES = ("ingest", "projector", "notifier")
+POLLER = "poller"
+"""Started only where there is something to poll."""
 LEVEL_SERVICE = 1
 """Above the servers, whose level is 0."""
 PORTS_TRIED_MAX = 50
@@ -103,15 +106,20 @@ class Start:
         self.settings = loaded
         self.supervisor = Supervisor(data_dir / "logs", terminal.say, self._spawned, (descriptor,))
         self._held = held
-        self._given_nats = _given_nats(loaded)
-        self._given_database = _given_database(loaded)
         self._ssot_dir = reach.ssot_dir(loaded)
         self._sources = sources(ssot.load(self._ssot_dir))
-        self._secret_names = [name for source in self._sources.values() for name in source.file.secrets]
+        files = [source.file for source in self._sources.values()]
+        self._secret_names = [name for file in files for name in file.secrets]
+        self._api_secret_names = [file.api.secret for file in files if file.api is not None]
+        self.not_polled = self._why_not_polled()
+        polled = len(self.not_polled) < len(self._api_secret_names)
+        self.services = (*SERVICES, POLLER) if polled else SERVICES
+        self._given_nats = _given_nats(loaded, polled)
+        self._given_database = _given_database(loaded)
         self._flags = {"projector": ["--unpark"]} if unpark else {}
         self._host = loaded.odooops_host
         self._port = self._choose_port(port)
-        self._ops_ports = {service: self._hold(loaded.odooops_ops_host, 0) for service in SERVICES}
+        self._ops_ports = {service: self._hold(loaded.odooops_ops_host, 0) for service in self.services}
         self._secret_files: dict[str, str] = {}
         self._closed_sources: dict[str, str] = {}
         self._state: State | None = None
@@ -132,7 +140,11 @@ class Start:
             self._broker(passwords["nats"]), self._database(passwords["postgres"])
         )
         await self.supervisor.start(
-            *(self._service(name, _addresses(name, nats, database)) for name in ("projector", "notifier"))
+            *(
+                self._service(name, _addresses(name, nats, database))
+                for name in self.services
+                if name != "ingest"
+            )
         )
         self._state = State(
             pid=os.getpid(),
@@ -145,6 +157,7 @@ class Start:
             pids=self.supervisor.pids,
             secret_files=self._secret_files,
             closed_sources=self._closed_sources,
+            not_polled=self.not_polled,
             log_dir=str(self.data_dir / "logs"),
             embedded_nats=not self._given_nats,
             embedded_database=not self._given_database,
@@ -161,7 +174,7 @@ class Start:
             argv = await asyncio.to_thread(embedded.prepare_nats, self.data_dir, port, passwords)
             await self.supervisor.start(
                 Child(
-                    name="nats", argv=argv, env=self._env("server"), ready=lambda: embedded.nats_answers(port)
+                    name="nats", argv=argv, env=self.env("server"), ready=lambda: embedded.nats_answers(port)
                 )
             )
             addresses = {user: embedded.nats_url(port, user, passwords) for user in USERS}
@@ -184,7 +197,7 @@ class Start:
             Child(
                 name="postgres",
                 argv=argv,
-                env=self._env("server"),
+                env=self.env("server"),
                 ready=lambda: embedded.postgres_answers(port, passwords),
                 # A fast shutdown: at SIGTERM it would wait for every client to leave.
                 stop_signal=signal.SIGINT,
@@ -197,7 +210,7 @@ class Start:
 
     async def _migrate(self, url: str) -> None:
         await self.supervisor.run(
-            "migrations", _python("migrations"), self._env("migrations", {"DATABASE_URL": url}), LEVEL_SERVICE
+            "migrations", _python("migrations"), self.env("migrations", {"DATABASE_URL": url}), LEVEL_SERVICE
         )
 
     def _service(self, name: str, own: Mapping[str, str]) -> Child:
@@ -210,22 +223,24 @@ class Start:
             name=name,
             level=LEVEL_SERVICE,
             argv=[*_python(f"services.{name}"), *self._flags.get(name, ())],
-            env=self._env(name, {"ODOOOPS_OPS_PORT": str(ops_port), **own}),
+            env=self.env(name, {"ODOOOPS_OPS_PORT": str(ops_port), **own}),
             ready=ready,
         )
 
-    def _env(self, name: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
+    def env(self, name: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a process needs to know and nothing more: no address of another, no secret that it has no use for."""
         without = list(SERVER_ADDRESSES)
         without += [] if name == "notifier" else SLACK_SECRETS
-        without += [] if name == "ingest" else self._secret_names
         shared = {
             # The processes run the code that this command is of, wherever they are started.
             "PYTHONPATH": str(reach.ROOT),
             "ODOOOPS_DATA_DIR": str(self.data_dir),
             "ODOOOPS_SSOT_DIR": str(self._ssot_dir),
         }
-        return supervisor.environment(without, {**shared, **(own or {})})
+        made = supervisor.environment(without, {**shared, **(own or {})})
+        uses = {"ingest": self._secret_names, POLLER: self._api_secret_names}.get(name, [])
+        others = {*self._secret_names, *self._api_secret_names}.difference(uses)
+        return {key: value for key, value in made.items() if key.removesuffix("_FILE") not in others}
 
     def _webhook_secrets(self) -> dict[str, str]:
         """The files of secrets made for this folder, by the secret's name; made where a source has none at all.
@@ -256,6 +271,16 @@ class Start:
             if (names := source.file.secrets) and not source.file.unsigned
             if names[0] not in self._secret_files and not settings.secret_values(names)
         }
+
+    def _why_not_polled(self) -> dict[str, str]:
+        """Why a source whose file names an API is not polled, and the fix, by source."""
+        found = {}
+        for name, source in self._sources.items():
+            api = source.file.api
+            reason = api and why_not_polled(source, bool(settings.secret_values([api.secret])))
+            if reason:
+                found[name] = reason
+        return found
 
     def _choose_port(self, asked: int | None) -> int:
         if asked is None and "odooops_port" in self.settings.model_fields_set:
@@ -293,15 +318,20 @@ def _python(module: str) -> list[str]:
 
 def _addresses(name: str, nats: Mapping[str, str], database: Mapping[str, str]) -> dict[str, str]:
     """The variables by which a service finds its servers."""
-    return {f"NATS_URL_{name.upper()}": nats[name], f"DATABASE_URL_{name.upper()}": database[name]}
+    own = {f"NATS_URL_{name.upper()}": nats[name]}
+    return own | {f"DATABASE_URL_{name.upper()}": database[name]} if name in database else own
 
 
-def _given_nats(loaded: Settings) -> dict[str, str]:
+def _given_nats(loaded: Settings, polled: bool) -> dict[str, str]:
     """The broker's address for each user, where the settings give any; empty where they give none.
 
-    One is enough: better to ask for the others than to mix the operator's servers with ours.
+    One is enough: better to ask for the others than to mix the operator's servers with ours. The poller's is only
+    asked for where it has something to do.
     """
-    return {user: loaded.nats_for(user) for user in USERS} if _any_set(loaded, "nats_url") else {}
+    if not _any_set(loaded, "nats_url"):
+        return {}
+    needed = [user for user in USERS if user != POLLER or polled or loaded.nats_url or loaded.nats_url_poller]
+    return {user: loaded.nats_for(user) for user in needed}
 
 
 def _given_database(loaded: Settings) -> dict[str, str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from contracts.envelope import Env
 
@@ -40,7 +43,8 @@ Maturity = Literal["scaffold", "beta", "prod"]
 EntryKey = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Route = Annotated[str, Field(pattern=r"^/[a-z0-9/_-]*$")]
 """A page of the console."""
-VariableName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+VARIABLE_PATTERN = r"^[A-Z][A-Z0-9_]*$"
+VariableName = Annotated[str, Field(pattern=VARIABLE_PATTERN)]
 WebAddress = Annotated[str, Field(pattern=r"^https://\S+$")]
 TableName = Annotated[str, Field(pattern=r"^ops\.[a-z][a-z0-9_]*$")]
 
@@ -63,16 +67,37 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s?#@]", value):
+        raise PydanticCustomError(
+            "no_base_url", "give an address like https://api.example.com, without a login and without a query"
+        )
+    return value.rstrip("/")
+
+
+def _name_of_variable(value: str) -> str:
+    if not re.fullmatch(VARIABLE_PATTERN, value):
+        raise PydanticCustomError(
+            "no_variable", "give the name of the variable that holds it, as GITHUB_TOKEN, never its value"
+        )
+    return value
+
+
 class Api(Strict):
     """How the API of a source is asked, for polls."""
 
-    base_url: str = Field(
-        pattern=r"^https?://[^\s/?#@]+[^\s?#]*$", description="what its paths are put behind, without a login"
+    base_url: Annotated[str, AfterValidator(_base_url)] = Field(
+        description="what its paths are put behind, without a login"
     )
     auth: Literal["bearer", "basic", "header"] = Field(
         description="how the secret is shown: as a bearer token, as a password, or in a header of its own"
     )
-    secret: VariableName = Field(
+    secret: Annotated[str, AfterValidator(_name_of_variable)] = Field(
         description="name of the environment variable that holds it, never its value"
     )
     user: str | None = Field(default=None, pattern=r"^[!-9;-~]{1,200}$", description="for basic")
@@ -83,8 +108,13 @@ class Api(Strict):
     @model_validator(mode="after")
     def _as_it_is_shown(self) -> Self:
         for field, auth in (("user", "basic"), ("header", "header")):
-            if (getattr(self, field) is None) == (self.auth == auth):
-                raise ValueError(f"{field} belongs to auth: {auth}, and to no other")
+            given = getattr(self, field) is not None
+            if given and self.auth != auth:
+                raise PydanticCustomError(
+                    "of_another_auth", f"{field} belongs to auth: {auth}: remove it, or change auth"
+                )
+            if not given and self.auth == auth:
+                raise PydanticCustomError("auth_needs", f"{field} is missing: auth: {auth} needs it")
         return self
 
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from contracts.envelope import Event
 from contracts.text import NotJson, decode
-from providers.port import Item, Source
+from contracts.times import instant
+from providers.port import Item, Source, Unintelligible
 
 
 class Failed(Exception):
@@ -176,7 +177,56 @@ class Polling:
     """Sent with each request: the version of the API."""
 
 
+def why_not_polled(source: Source, secret_set: bool) -> str | None:
+    """Why a source whose file names an API is not polled, and the fix, in one sentence; None where it is.
+
+    `secret_set` says whether its API's secret is. Of a source without an API there is nothing to say: None.
+    """
+    api, polling = source.file.api, source.provider.polling
+    if api is None or polling is None:
+        return None
+    missing = [] if secret_set else [f"set {api.secret} (or {api.secret}_FILE)"]
+    if not polling.scopes(source):
+        missing.append(f"name what to poll in the options of ssot/providers/{source.name}.yaml")
+    return f"not polled: {', and '.join(missing)}" if missing else None
+
+
 def ask(request: Ask) -> Generator[Step, Any, Reply]:
     """The reply to a request: `reply = yield from ask(Ask(path="/user"))`."""
     reply: Reply = yield request
     return reply
+
+
+def shown(look: Look, kind: str, reply: Reply, scope: str | None = None) -> Show:
+    """The step that shows the things of an answer, as the provider's `items` cuts it; raises Failed.
+
+    `scope` is the listing that they were found in, where it is not the run's own scope.
+    """
+    items = look.source.provider.items
+    if items is None:
+        raise Failed("no_items", f"{look.source.name} shows nothing by its API")
+    try:
+        return Show(items=items(kind, scope or look.scope, reply.body), fetched_at=reply.fetched_at)
+    except Unintelligible as error:
+        raise Failed(error.reason, str(error), reply.status) from None
+
+
+def rate_limit(of: int | None = None) -> Allow:
+    """An allowance by the headers X-RateLimit-Limit, -Remaining and -Reset, the last in seconds since 1970.
+
+    `of` is the least that there is of an API that states no limit.
+    """
+
+    def allowance(headers: Mapping[str, str], fetched_at: datetime) -> Allowance | None:
+        left, limit = (_count(headers.get(f"x-ratelimit-{name}")) for name in ("remaining", "limit"))
+        renewed_at = instant(headers.get("x-ratelimit-reset"), "s")
+        if left is None or renewed_at is None or (limit is None and of is None):
+            return None
+        renewed_in_s = max(0.0, (renewed_at - fetched_at).total_seconds())
+        return Allowance(left, max(left, of or 0) if limit is None else limit, renewed_in_s)
+
+    return allowance
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -57,9 +57,11 @@ def _source(file: ProviderFile, ssot: Ssot) -> Source:
         wrong = "needs an endpoint" if file.endpoint is None else "takes no requests: remove the endpoint"
         raise BadSsot(f"{where}: {provider.name} {wrong}")
     if file.api is not None and provider.polling is None:
-        raise BadSsot(f"{where}: the API of {provider.name} is not polled: remove api")
+        raise BadSsot(f"{where}: api: that of {provider.name} is not polled: remove it")
     if file.api is not None and file.poll_interval_s is None:
-        raise BadSsot(f"{where}: poll_interval_s is missing: say how often, in seconds, it is polled")
+        raise BadSsot(
+            f"{where}: api: poll_interval_s is missing beside it: say how often, in seconds, it is polled"
+        )
     if file.unsigned and not provider.may_be_unsigned:
         raise BadSsot(f"{where}: {provider.name} proves who it is: remove unsigned")
     try:

@@ -56,12 +56,13 @@ def credentials(data_dir: Path) -> dict[str, dict[str, str]]:
     """The passwords of the embedded servers' users, made once per data folder, readable by its owner only."""
     path = data_dir / CREDENTIALS
     if path.exists():
-        return _read_credentials(path)
-    made = {
-        "nats": {user: secrets.token_urlsafe(PASSWORD_BYTES) for user in USERS},
-        "postgres": {user: secrets.token_urlsafe(PASSWORD_BYTES) for user in _POSTGRES_USERS},
-    }
-    write_private(path, json.dumps(made, indent=1))
+        made = _read_credentials(path)
+    else:
+        made = {"nats": {}, "postgres": {user: _password() for user in _POSTGRES_USERS}}
+    # A folder that an earlier version made does not know the broker's newest users; each start tells the broker of all.
+    if new := [user for user in USERS if user not in made["nats"]]:
+        made["nats"] |= {user: _password() for user in new}
+        write_private(path, json.dumps(made, indent=1))
     return made
 
 
@@ -69,22 +70,25 @@ def add_subscriber(data_dir: Path, name: str) -> None:
     """Give a subscriber a password, unless it has one; the broker takes it from its next start on."""
     known = credentials(data_dir)
     if name not in known["nats"]:
-        known["nats"][name] = secrets.token_urlsafe(PASSWORD_BYTES)
+        known["nats"][name] = _password()
         write_private(data_dir / CREDENTIALS, json.dumps(known, indent=1))
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(PASSWORD_BYTES)
 
 
 def _read_credentials(path: Path) -> dict[str, dict[str, str]]:
     """The passwords that an earlier start made; raises BadSettings where one is not there as it was written."""
     try:
         loaded: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
-        passwords = [loaded["nats"][user] for user in USERS]
+        passwords = list(loaded["nats"].values())
         for name in loaded["nats"].keys() - USERS.keys():
             subscriber(name)  # raises ValueError for what cannot be one
-            passwords.append(loaded["nats"][name])
         passwords += [loaded["postgres"][user] for user in _POSTGRES_USERS]
         if not all(isinstance(password, str) and password for password in passwords):
             raise ValueError
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise BadSettings(
             f"{path} is damaged: restore it, or remove the folder {path.parent} with all its data"
         ) from None

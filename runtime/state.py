@@ -55,6 +55,8 @@ class State(BaseModel):
     """Files that hold a webhook secret made for this folder, by the secret's name."""
     closed_sources: dict[str, str] = {}
     """What to set, by the source that takes nothing because it has no secret."""
+    not_polled: dict[str, str] = {}
+    """Why, and the fix, by the source whose API is named and not polled."""
     log_dir: str
     embedded_nats: bool
     embedded_database: bool

@@ -99,7 +99,14 @@ POLLER_BUCKET = "POLLER"
 POLLER_STREAM = f"KV_{POLLER_BUCKET}"
 PROJECTOR = "projector"
 NOTIFIER = "notifier"
-NOTIFIED_SUBJECTS = ("events.build.finished", "events.deployment.status_changed")
+NOTIFIED_SUBJECTS = (
+    "events.build.finished",
+    "events.deployment.status_changed",
+    "events.webhook.failing",
+    "events.webhook.mended",
+)
+NOTIFIED_BEFORE = (frozenset({"events.build.finished", "events.deployment.status_changed"}),)
+"""What earlier versions let the notifier hear. Such a consumer is widened, else what is new would not be told."""
 
 DAY_S = 86_400
 
@@ -234,7 +241,10 @@ def subscriber_config(name: str, subjects: list[str]) -> ConsumerConfig:
 
 
 async def provision(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
-    """Make the streams and consumers that are missing; name what drifted in those that are there."""
+    """Make the streams and consumers that are missing; name what drifted in those that are there.
+
+    One thing is changed: the filter of a consumer that is exactly as an earlier version made it.
+    """
     drift: list[Drift] = []
     for stream in stream_configs(replicas):
         found = await _stream(js, stream)
@@ -246,8 +256,11 @@ async def provision(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
         existing = await _consumer(js, stream_name, consumer)
         if existing is None:
             await js.add_consumer(stream_name, consumer)
-        else:
-            drift += _compare(f"consumer {consumer.durable_name}", consumer, existing)
+            continue
+        if set(existing.filter_subjects or ()) in NOTIFIED_BEFORE and consumer.durable_name == NOTIFIER:
+            existing = existing.evolve(filter_subjects=consumer.filter_subjects)
+            await js.add_consumer(stream_name, existing)
+        drift += _compare(f"consumer {consumer.durable_name}", consumer, existing)
     return drift
 
 

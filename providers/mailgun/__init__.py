@@ -10,6 +10,7 @@ from providers.mailgun.answer import answer
 from providers.mailgun.normalize import normalize
 from providers.mailgun.options import MailgunOptions
 from providers.mailgun.poll import items
+from providers.mailgun.polling import POLLING
 from providers.mailgun.verify import KEPT_HEADERS, compose, open_verification
 from providers.port import Provider
 
@@ -22,4 +23,5 @@ PROVIDER = Provider(
     answer=answer,
     options=MailgunOptions,
     items=items,
+    polling=POLLING,
 )

@@ -113,7 +113,14 @@ class Observed(Upstream):
     scope: str
 
 
+class Paging(Upstream):
+    """Addresses. There always is a next one: after the last page it shows an empty one."""
+
+    next: str | None = None
+
+
 class Page(Upstream):
     """An answer of the Events API."""
 
     items: list[dict[str, Any]] = Field(fail_fast=True)
+    paging: Paging | None = None

@@ -7,6 +7,7 @@ What we rely on, and the traps: contracts/upstream/plane.md
 from providers.plane.normalize import normalize
 from providers.plane.options import PlaneOptions
 from providers.plane.poll import items
+from providers.plane.polling import POLLING
 from providers.plane.verify import KEPT_HEADERS, compose, new_secret, open_verification
 from providers.port import Provider
 
@@ -19,4 +20,5 @@ PROVIDER = Provider(
     new_secret=new_secret,
     options=PlaneOptions,
     items=items,
+    polling=POLLING,
 )

@@ -11,7 +11,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from contracts.version import Int64, from_micros, micros
 
@@ -195,14 +195,76 @@ class ProjectPayload(Payload):
     data: Project | None = None
 
 
+class SoughtItem(Item):
+    """A work item that a poll asked for by its id. Of one that is not there this is all: `id`, `project`, `deleted`."""
+
+    deleted: bool = False
+
+
 class ObservedItem(Upstream):
     """A delivery of a poll: see contracts/observation.py."""
 
     scope: str
-    item: Item
+    item: SoughtItem
 
 
 class Page(Upstream):
     """A page of a list. The items stay as they are: they are stored, not read."""
 
     results: list[dict[str, Any]]
+
+
+class Shown(RootModel[dict[str, Any]]):
+    """One thing that is stored as it is."""
+
+
+class Entry(Upstream):
+    """A thing in a list, by what a poll goes by."""
+
+    id: str
+    updated_at: Time = None
+    archived_at: Time = None
+    is_member: bool = True
+    """Of a project: whether who asks may read its work items. Older servers do not say."""
+
+
+class ListPage(Upstream):
+    """A page of a list, by what a poll goes by. Its cursor is a page number in disguise."""
+
+    results: list[Entry] = Field(fail_fast=True)
+    total_results: Number = None
+    next_cursor: Text = None
+    next_page_results: bool = False
+
+
+class LoggedChange(Upstream):
+    """One entry of a work item's own history."""
+
+    field: Text = None
+    new_value: Any = None
+    created_at: AwareDatetime
+
+
+class History(Upstream):
+    results: list[LoggedChange] = Field(fail_fast=True)
+
+
+class Hook(Upstream):
+    """A webhook of the workspace. Which events it sends is shown by the first version of the API alone."""
+
+    id: str
+    url: str
+    is_active: bool
+    project: bool = True
+    issue: bool = True
+    issue_comment: bool = True
+
+
+class HookList(RootModel[list[Hook]]):
+    """The webhooks, as the first version of the API lists them."""
+
+
+class Hooks(Upstream):
+    """The webhooks, as the second version of the API wraps them."""
+
+    data: list[Hook] = Field(fail_fast=True)

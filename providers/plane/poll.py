@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from contracts.observation import observed_body
 from contracts.text import NotJson, parse
 from providers.plane.normalize import WORK_ITEM
-from providers.plane.payloads import Page
+from providers.plane.payloads import Page, Shown
 from providers.plane.work_items import item_ref
 from providers.port import Item, Unintelligible, problems_of
 
@@ -21,15 +21,22 @@ WORK_ITEMS = "work_items"
 
 
 def items(kind: str, scope: str, body: bytes) -> list[Item]:
-    """The work items of a page. Nothing in them is secret."""
-    if kind != WORK_ITEMS:
-        raise Unintelligible("no_such_kind", f"Plane is read for {WORK_ITEMS} only.")
+    """What an answer shows: `work_items` (a list) or `work_item` (one). Nothing in them is secret."""
     try:
-        return [_item(scope, shown) for shown in parse(Page, body).results]
+        if kind == WORK_ITEM:
+            return [_item(scope, parse(Shown, body).root)]
+        if kind == WORK_ITEMS:
+            return [_item(scope, shown) for shown in parse(Page, body).results]
     except NotJson as error:
         raise Unintelligible("not_json", f"The answer cannot be read: {error}.") from None
     except ValidationError as error:
-        raise Unintelligible("shape_mismatch", f"This is not a list: {problems_of(error)}.") from None
+        raise Unintelligible("shape_mismatch", f"These are no work items: {problems_of(error)}.") from None
+    raise Unintelligible("no_such_kind", f"Plane is read for {WORK_ITEMS} only.")
+
+
+def absent(scope: str, project: str, item: str) -> Item:
+    """The item that states that a work item is not there any more."""
+    return _item(scope, {"id": item, "project": project, "deleted": True})
 
 
 def _item(scope: str, shown: Mapping[str, Any]) -> Item:

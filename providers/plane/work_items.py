@@ -52,6 +52,7 @@ RANKS: Mapping[type[WorkItemEvent], int] = {WorkItemOpened: OPENED, WorkItemClos
 STATE_FIELDS = ("state", "state_id")
 TYPE_FIELDS = ("type", "type_id")
 SHARED_GROUP = frozenset(("name", "priority", "updated_at", "completed_at", "archived_at"))
+NOT_FOUND = "not_found"
 SETTLED = timedelta(seconds=SETTLED_S)
 
 E = TypeVar("E", bound=WorkItemEvent)
@@ -101,9 +102,11 @@ def item_comment(payload: ItemCommentPayload, change: Change) -> list[Event]:
 
 
 def observed(payload: ObservedItem, delivery: Delivery, source: Source) -> list[Event]:
-    """A work item that a poll saw."""
+    """A work item that a poll saw, or did not find where it was."""
     item = payload.item
     fetched_at = delivery.received_at
+    if item.deleted:
+        return [_absence(item, delivery, source.options)]
     at = item.updated_at or fetched_at
     return [
         _sight(
@@ -147,6 +150,24 @@ def _departure(item: Item, change: Change) -> WorkItemDeleted:
         actor=payload.actor,
         fact=change.fact,
         change=change.verb,
+        deleted_at=at,
+    )
+
+
+def _absence(item: Item, delivery: Delivery, options: PlaneOptions) -> WorkItemDeleted:
+    """A work item that a poll asked for and that is not there: when it went is not known, so it is when we asked."""
+    at = delivery.received_at
+    return _sight(
+        WorkItemDeleted,
+        item,
+        delivery,
+        options,
+        uuid=_item_id(item.id),
+        at=at,
+        rank=CLOSED,
+        actor=None,
+        fact=NOT_FOUND,
+        change=DELETED,
         deleted_at=at,
     )
 

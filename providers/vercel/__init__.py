@@ -7,7 +7,9 @@ What we rely on, and the traps: contracts/upstream/vercel.md
 
 from providers.port import Provider
 from providers.vercel.normalize import normalize
+from providers.vercel.options import VercelOptions
 from providers.vercel.poll import items
+from providers.vercel.polling import POLLING
 from providers.vercel.verify import compose, open_verification
 
 PROVIDER = Provider(
@@ -15,5 +17,7 @@ PROVIDER = Provider(
     verify=open_verification,
     normalize=normalize,
     compose=compose,
+    options=VercelOptions,
     items=items,
+    polling=POLLING,
 )

@@ -41,6 +41,12 @@ class DeploymentsPage(BaseModel):
     deployments: list[dict[str, Any]] = Field(fail_fast=True)
 
 
+class ProjectsPage(BaseModel):
+    """`GET /v9/projects`."""
+
+    projects: list[dict[str, Any]] = Field(fail_fast=True)
+
+
 class ProjectPage(BaseModel):
     """`GET /v9/projects/<id>`: one project, of which the ids in `targets` are kept."""
 
@@ -50,7 +56,7 @@ class ProjectPage(BaseModel):
 
 
 def items(kind: str, scope: str, page: bytes) -> list[Item]:
-    """What a page shows: `deployments` (a list of them) or `project` (one). Raises Unintelligible."""
+    """What a page shows: `deployments` and `projects` (lists of them) or `project` (one). Raises Unintelligible."""
     cut = PAGES.get(kind)
     if cut is None:
         raise Unintelligible("no_such_page", f"Known pages: {', '.join(PAGES)}.")
@@ -84,14 +90,28 @@ def _plain(given: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
 
 
 def _project(scope: str, page: bytes) -> list[Item]:
-    project = parse(ProjectPage, page)
+    return [_serving(scope, parse(ProjectPage, page))]
+
+
+def _projects(scope: str, page: bytes) -> list[Item]:
+    shown = parse(ProjectsPage, page).projects
+    return [_serving(scope, ProjectPage.model_validate(each)) for each in shown]
+
+
+def _serving(scope: str, project: ProjectPage) -> Item:
+    """A project by what its targets serve, of which no answer gives a time."""
     serving = {
         target: {"id": served["id"]}
         for target, served in (project.targets or {}).items()
         if served is not None and served.get("id") and isinstance(served["id"], str)
     }
     kept = {"id": project.id, "name": project.name, "targets": serving}
-    return [Item(ref=f"vercel:project/{project.id}", kind="project", body=observed_body(scope, kept))]
+    body = observed_body(scope, kept)
+    return Item(ref=f"vercel:project/{project.id}", kind="project", body=body, undated=True)
 
 
-PAGES: Mapping[str, Callable[[str, bytes], list[Item]]] = {"deployments": _deployments, "project": _project}
+PAGES: Mapping[str, Callable[[str, bytes], list[Item]]] = {
+    "deployments": _deployments,
+    "project": _project,
+    "projects": _projects,
+}

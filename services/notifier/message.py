@@ -17,6 +17,7 @@ from uuid import UUID, uuid5
 from contracts.builds import BuildFinished, BuildStatus
 from contracts.deployments import DeploymentStatus, DeploymentStatusChanged
 from contracts.envelope import Event
+from contracts.webhooks import WebhookFailing, WebhookMended
 
 NAMESPACE = UUID("0b9c2c44-5a0f-5d53-9a43-6c0f2f6f8d17")
 """The uuid5 namespace of message ids. It never changes: messages already posted are found by them."""
@@ -104,6 +105,8 @@ def render(event: Event) -> Message | None:
         return _message(_build(event))
     if isinstance(event, DeploymentStatusChanged) and event.status in DEPLOYMENT_WORDS:
         return _message(_deployment(event))
+    if isinstance(event, (WebhookFailing, WebhookMended)):
+        return _message(_webhook(event))
     return None
 
 
@@ -152,6 +155,22 @@ def _deployment(event: DeploymentStatusChanged) -> _Card:
             ("Duration", _duration(event.created_at, event.occurred_at)),
             ("Who", event.creator or event.actor),
         ),
+        footer=f"{event.ref} · event {event.id}",
+    )
+
+
+def _webhook(event: WebhookFailing | WebhookMended) -> _Card:
+    """A webhook may fail again and again, and each time is told: so its time belongs to what it is known by."""
+    problem = event.problem if isinstance(event, WebhookFailing) else None
+    icon, word = ("🔔", "Webhook works again") if problem is None else ("🔕", "Webhook fails")
+    return _Card(
+        about=f"{event.ref}@{event.occurred_at.isoformat()}",
+        kind=event.type,
+        icon=icon,
+        headline=f"{word}: {event.source}",
+        title=problem,
+        links=(),
+        facts=(("Webhook of", event.scope), ("Webhook", event.ref)),
         footer=f"{event.ref} · event {event.id}",
     )
 

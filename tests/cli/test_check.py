@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cli.main import main
 from contracts.envelope import Event
 from providers import registry
 from providers.github import PROVIDER
+from providers.polling import Polling, Scope
 from tests.cli.catalogues import ROOT
 
 GITHUB = """\
@@ -121,6 +123,95 @@ def test_the_findings_are_there_for_programs(tmp_path: Path, capsys: pytest.Capt
 def test_what_cannot_work_is_named_with_its_place(tmp_path: Path, content: str, said: str) -> None:
     (bad,) = found(tmp_path, "bad", github=content)
     assert bad.startswith(f"ssot/providers/github.yaml{said}")
+
+
+API = 'base_url: "https://api.example.com", auth: bearer, secret: GITHUB_TOKEN'
+POLLED = GITHUB + "poll_interval_s: 900\napi: {%s}\n"
+
+
+@pytest.fixture
+def polled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GitHub's API can be polled, and its options name something."""
+    polling = Polling(scopes=lambda source: [Scope(name="repos/org/shop", parts={})])
+    monkeypatch.setitem(registry.PROVIDERS, "github", replace(PROVIDER, polling=polling))
+
+
+@pytest.mark.usefixtures("polled")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (POLLED % API.replace("bearer", "basic"), ":8: api: user is missing: auth: basic needs it"),
+        (POLLED % API.replace("bearer", "header"), ":8: api: header is missing: auth: header needs it"),
+        (
+            POLLED % f"{API}, user: me",
+            ":8: api: user belongs to auth: basic: remove it, or change auth",
+        ),
+        (
+            POLLED % API.replace("GITHUB_TOKEN", "ghp_hunter2"),
+            ":8: api.secret: give the name of the variable that holds it, as GITHUB_TOKEN, never its value",
+        ),
+        (
+            POLLED % API.replace("//", "//me:hunter2@"),
+            ":8: api.base_url: give an address like https://api.example.com, without a login and without a query",
+        ),
+        (
+            POLLED % API.replace("bearer", "token"),
+            ":8: api.auth: Input should be 'bearer', 'basic' or 'header'",
+        ),
+        (
+            (POLLED % API).replace("poll_interval_s: 900\n", ""),
+            ":7: api: poll_interval_s is missing beside it: say how often, in seconds, it is polled",
+        ),
+        (
+            (POLLED % API)
+            .replace("github", "odooops")
+            .replace("endpoint", "# endpoint")
+            .replace("secrets", "#"),
+            ":8: api: that of odooops is not polled: remove it",
+        ),
+    ],
+    ids=[
+        "basic without user",
+        "header without its name",
+        "a user for nothing",
+        "a value for a name",
+        "a login in the address",
+        "an unknown way",
+        "no interval",
+        "nothing to poll",
+    ],
+)
+def test_an_api_that_cannot_be_polled_is_named_with_field_and_fix(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    name = "odooops" if "name: odooops" in content else "github"
+    (bad,) = found(tmp_path, "bad", **{name: content})
+    assert bad == f"ssot/providers/{name}.yaml{said}"
+    assert "hunter2" not in bad
+
+
+@pytest.mark.usefixtures("polled")
+def test_whether_an_api_is_polled_is_said_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "ssot/providers/github.yaml:8"
+    folder = ssot(tmp_path, github=POLLED % API)
+
+    def said() -> list[str]:
+        return [each.text for each in look(folder, tmp_path) if each.place == place and each.state == "ok"]
+
+    assert ["not polled: set GITHUB_TOKEN (or GITHUB_TOKEN_FILE)"] == said()
+    monkeypatch.setenv("GITHUB_TOKEN", "t")
+    assert ["polled every 900 s"] == said()
+
+
+@pytest.mark.usefixtures("polled")
+@pytest.mark.parametrize(
+    ("address", "warned"),
+    [("http://plane.lan", True), ("http://127.0.0.1:8000", False), ("https://plane.lan", False)],
+)
+def test_a_secret_in_the_clear_is_a_warning(tmp_path: Path, address: str, warned: bool) -> None:
+    content = POLLED % API.replace("https://api.example.com", address)
+    clear = "ssot/providers/github.yaml:8: api.base_url: the secret goes in the clear: prefer https"
+    assert warned == (clear in found(tmp_path, "warning", github=content))
 
 
 def test_a_source_of_which_only_deliveries_are_kept_needs_no_refs(tmp_path: Path) -> None:

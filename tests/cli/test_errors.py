@@ -215,7 +215,9 @@ def test_a_database_address_that_is_none_is_named(
     assert "is none like postgresql://user:password@host:5432/name" in sentence(capsys)
 
 
-@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b"{}", b'{"nats": {"ingest": 1}}', b"\xff"])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"{", b"[]", b"{}", b'{"nats": []}', b'{"nats": {"ingest": 1}}', b"\xff"]
+)
 def test_damaged_passwords_are_named_with_the_way_out(damaged: bytes, tmp_path: Path) -> None:
     file = tmp_path / "credentials.json"
     file.write_bytes(damaged)

@@ -70,6 +70,19 @@ def test_a_subscribers_password_is_made_once_and_the_others_stay(tmp_path: Path)
     assert after["postgres"] == before["postgres"]
 
 
+def test_a_folder_of_an_earlier_version_gets_the_passwords_of_users_that_are_new(tmp_path: Path) -> None:
+    today = embedded.credentials(tmp_path)
+    earlier = {**today, "nats": {user: word for user, word in today["nats"].items() if user != "poller"}}
+    (tmp_path / embedded.CREDENTIALS).write_text(json.dumps(earlier))
+
+    after = embedded.credentials(tmp_path)
+
+    assert set(USERS) == set(after["nats"])
+    assert {**after["nats"], "poller": ""} == {**earlier["nats"], "poller": ""}
+    assert after["nats"]["poller"] not in ("", today["nats"]["poller"])
+    assert after == embedded.credentials(tmp_path)
+
+
 def test_a_name_that_would_break_the_brokers_configuration_is_refused() -> None:
     with pytest.raises(ValueError, match="no subscriber's name"):
         users_block({**dict.fromkeys(USERS, "p"), 'x"': "p"})

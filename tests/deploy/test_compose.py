@@ -24,11 +24,17 @@ CLUSTER = ("nats-1", "nats-2", "nats-3")
 CHOSEN = {"github_webhook_secret", "supabase_webhook_token"}
 GIVEN = {"plane_webhook_secret", "vercel_webhook_secret", "mailgun_signing_key", "slack_signing_secret"}
 """Secrets that their senders make."""
+TOKENS = {
+    *("github_token", "plane_api_key", "vercel_token"),
+    *("mailgun_api_key", "digitalocean_token", "supabase_access_token"),
+}
+"""What the APIs of providers are asked with."""
 WITHOUT_CODE = {"cloudevents", "generic", "standard"}
 HELD = {
     "ingest": {"nats_url_ingest", *CHOSEN, *GIVEN},
     "projector": {"nats_url_projector", "database_url_projector"},
     "notifier": {"nats_url_notifier", "database_url_notifier"},
+    "poller": {"nats_url_poller", *TOKENS},
     "provision": {"nats_url_operator"},
     "postgres": {"postgres_password"},
     **{node: {"nats_passwords"} for node in CLUSTER},
@@ -87,6 +93,12 @@ def test_accepting_a_webhook_needs_the_brokers_and_nothing_else() -> None:
     assert [{"internal": True}] * 2 == [compose()["networks"][name] for name in ("bus", "data")]
 
 
+def test_the_poller_reaches_brokers_and_providers_and_no_database() -> None:
+    poller = services()["poller"]
+    assert ["bus", "outside"] == poller["networks"]
+    assert {"provision": {"condition": "service_started"}} == poller["depends_on"]
+
+
 @pytest.mark.parametrize("name", ["projector", "notifier"])
 def test_nothing_is_written_before_its_tables_are_there(name: str) -> None:
     assert {"condition": "service_completed_successfully"} == services()[name]["depends_on"]["migrate"]
@@ -115,8 +127,10 @@ def test_a_secret_comes_by_file_and_only_to_who_needs_it(name: str) -> None:
 def test_every_variable_of_ours_is_one_that_is_read(name: str) -> None:
     if not is_ours(services()[name]):
         return
-    names = {each for file in ssot.load_providers(ROOT / "ssot").values() for each in file.secrets}
-    known = {*names, *(field.upper() for field in Settings.model_fields)}
+    files = ssot.load_providers(ROOT / "ssot").values()
+    names = {each for file in files for each in file.secrets}
+    tokens = {file.api.secret for file in files if file.api is not None}
+    known = {*names, *tokens, *(field.upper() for field in Settings.model_fields)}
     variables = {key.removesuffix("_FILE") for key in services()[name].get("environment", {})}
     assert variables <= known
 
@@ -137,9 +151,16 @@ def test_ingest_has_the_secret_of_each_source_that_has_code_of_its_own_and_posts
     assert wanted == {k: v for k, v in given if k.endswith("_FILE") and not k.startswith("NATS_URL")}
 
 
+def test_the_poller_has_the_token_of_each_source_whose_api_is_named() -> None:
+    declared = ssot.load_providers(ROOT / "ssot").values()
+    wanted = {f"{each.api.secret}_FILE" for each in declared if each.api is not None}
+    given = {name for name in services()["poller"]["environment"] if name.endswith("_FILE")}
+    assert wanted == given - {"NATS_URL_POLLER_FILE"}
+
+
 def test_what_a_sender_makes_is_empty_until_it_is_filled(tmp_path: Path) -> None:
     made = brokers.make_secrets(tmp_path)
-    assert GIVEN == {name for name in made if not made[name]}
+    assert GIVEN | TOKENS == {name for name in made if not made[name]}
 
 
 def test_the_script_adds_what_an_upgrade_needs_and_leaves_the_rest(tmp_path: Path) -> None:
@@ -152,6 +173,38 @@ def test_the_script_adds_what_an_upgrade_needs_and_leaves_the_rest(tmp_path: Pat
     assert {"vercel_webhook_secret", "supabase_webhook_token"} == {
         name for name in after if before[name] != after[name]
     }
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_script_lets_the_poller_in_where_an_earlier_version_made_the_secrets(
+    tmp_path: Path, interrupted: bool
+) -> None:
+    before = brokers.make_secrets(tmp_path)
+    passwords = tmp_path / "nats_passwords"
+    (tmp_path / "nats_url_poller").unlink()
+    for name in TOKENS:
+        (tmp_path / name).unlink()
+    for name in (
+        "nats_url_notifier",
+        "nats_passwords",
+    ):  # the brokers are elsewhere, and each has its machine
+        path = tmp_path / name
+        path.write_text(path.read_text().replace("@nats-1:", "@bus-1.example.com:"))
+    if not interrupted:
+        kept = [line for line in passwords.read_text().splitlines() if "POLLER" not in line]
+        passwords.write_text("\n".join(kept))
+
+    after = brokers.make_secrets(tmp_path)
+
+    assert before.keys() == after.keys()
+    (password,) = re.findall(
+        '^NATS_PASSWORD_POLLER: "([0-9a-f]{48})"$', after["nats_passwords"], re.MULTILINE
+    )
+    hosts = ("bus-1.example.com", "nats-2", "nats-3")
+    assert ",".join(f"nats://poller:{password}@{host}:4222" for host in hosts) == after["nats_url_poller"]
+    others = [line for line in before["nats_passwords"].splitlines() if line.startswith("NATS_PASSWORD_")]
+    assert [] == [line for line in others if "POLLER" not in line and line not in after["nats_passwords"]]
+    assert after == brokers.make_secrets(tmp_path)
 
 
 def test_every_made_secret_is_another_and_no_stranger_reaches_it(tmp_path: Path) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from nats.aio.msg import Msg
-from nats.js.errors import APIError
+from nats.js.errors import APIError, KeyNotFoundError
 
 from contracts.ledger import DeliveryDiscarded, DeliveryRedacted, SecretExcluded
 from runtime import bus, streams
 from runtime.bus import Message
 from runtime.permissions import USERS, inbox_prefix
 from runtime.pull import Pull
-from runtime.streams import ARTIFACTS_STREAM, BODIES_STREAM, DELIVERIES, EVENTS, NOTIFIER, PROJECTOR
+from runtime.streams import (
+    ARTIFACTS_STREAM,
+    BODIES_STREAM,
+    DELIVERIES,
+    EVENTS,
+    NOTIFIER,
+    POLLER_BUCKET,
+    POLLER_STREAM,
+    PROJECTOR,
+)
 from tests.deploy.conftest import House
 from tests.deploy.deliveries import LARGE, SMALL, delivery
 
@@ -22,7 +33,7 @@ WAIT_S_MAX = 5.0
 
 DESTRUCTIVE = tuple(
     subject
-    for stream in (DELIVERIES, EVENTS, BODIES_STREAM, ARTIFACTS_STREAM)
+    for stream in (DELIVERIES, EVENTS, BODIES_STREAM, ARTIFACTS_STREAM, POLLER_STREAM)
     for subject in (
         f"$JS.API.STREAM.DELETE.{stream}",
         f"$JS.API.STREAM.PURGE.{stream}",
@@ -205,10 +216,85 @@ async def test_the_projector_pulls_reads_acknowledges_and_publishes_events(house
     assert (0, 0) == (state.num_ack_pending, state.num_pending)
 
 
-async def test_the_projector_publishes_no_delivery_and_no_body(house: House) -> None:
+FOUND = ("deliveries.odooops.drift.found", "deliveries.odooops.resource.gone")
+"""What the projector finds when it writes."""
+
+
+async def test_ingest_says_nothing_that_the_projector_or_the_poller_finds(house: House) -> None:
+    async with house.enter("ingest") as ingest:
+        for subject in (*FOUND, "deliveries.odooops.webhook.failing", "deliveries.odooops.webhook.mended"):
+            assert not await ingest.may_publish(subject)
+    assert 0 == await house.count(DELIVERIES)
+
+
+async def test_the_projector_says_what_it_found_and_stores_no_other_delivery_and_no_body(
+    house: House,
+) -> None:
     async with house.enter("projector") as projector:
-        assert not await projector.may_publish("deliveries.github.ping")
-        assert not await projector.may_publish("$O.DELIVERY_BODIES.C.any")
+        for n, subject in enumerate(FOUND, 1):
+            assert n == (await projector.js.publish(subject, b"{}")).seq
+        assert [] == projector.complaints
+        for subject in ("deliveries.github.ping", "deliveries.github.observed.issue", *OPERATORS_WORDS):
+            assert not await projector.may_publish(subject)
+        for subject in (
+            "deliveries.odooops.drift.lost",
+            f"$KV.{POLLER_BUCKET}.any",
+            "$O.DELIVERY_BODIES.C.any",
+        ):
+            assert not await projector.may_publish(subject)
+    assert len(FOUND) == await house.count(DELIVERIES)
+
+
+async def test_the_poller_stores_what_it_observed_small_and_large(house: House) -> None:
+    async with house.enter("poller") as poller:
+        for n, body in enumerate((SMALL, LARGE), 1):
+            observed = replace(delivery(f"{n}", body), kind="observed.issue", via="poll")
+            assert (n, False) == await bus.store_delivery(poller.js, observed)
+            assert (n, True) == await bus.store_delivery(poller.js, observed)
+        assert [] == poller.complaints
+    assert (2, 4) == (await house.count(DELIVERIES), await house.count(BODIES_STREAM))
+
+
+async def test_the_poller_says_how_polls_went_and_what_they_showed(house: House) -> None:
+    said = ("poll.started", "poll.finished", "listing.completed", "healthcheck.completed", "metric.recorded")
+    async with house.enter("poller") as poller:
+        for n, word in enumerate((*said, "webhook.failing", "webhook.mended"), 1):
+            assert n == (await poller.js.publish(f"deliveries.odooops.{word}", b"{}")).seq
+        assert [] == poller.complaints
+
+
+async def test_the_poller_speaks_for_no_sender_and_no_operator_and_reads_no_delivery(house: House) -> None:
+    async with house.enter("poller") as poller:
+        for subject in (
+            "deliveries.github.issues",
+            "deliveries.odooops.job.failed",
+            *FOUND,
+            *OPERATORS_WORDS,
+        ):
+            assert not await poller.may_publish(subject)
+        for subject in ("events.build.finished", f"$JS.API.STREAM.UPDATE.{DELIVERIES}"):
+            assert not await poller.may_publish(subject)
+        for template in READING:
+            for stream, consumer in ((DELIVERIES, PROJECTOR), (EVENTS, NOTIFIER)):
+                assert not await poller.may_publish(template.format(stream=stream, consumer=consumer))
+    assert 0 == await house.count(DELIVERIES)
+
+
+async def test_the_poller_remembers_and_nobody_else_does_it_for_it(house: House) -> None:
+    async with house.enter("poller") as poller:
+        memory = await poller.js.key_value(POLLER_BUCKET)
+        first = await memory.create("lease.github", b"mine")
+        assert first < await memory.update("lease.github", b"still mine", last=first)
+        assert b"still mine" == (await memory.get("lease.github")).value
+        await memory.delete("lease.github")
+        with pytest.raises(KeyNotFoundError):
+            await memory.get("lease.github")
+        assert [] == poller.complaints
+    for user in SERVICES:
+        if user != "poller":
+            async with house.enter(user) as door:
+                assert not await door.may_publish(f"$KV.{POLLER_BUCKET}.lease.github")
+                assert not await door.may_publish(f"$JS.API.DIRECT.GET.{POLLER_STREAM}")
 
 
 async def test_the_notifier_gets_its_events_and_nothing_else(house: House) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 WAIT_S_MAX = 30.0
 STOP_S_MAX = 15.0
 POLL_S = 0.05
-SERVICES = ("ingest", "projector", "notifier")
+SERVICES = ("ingest", "projector", "notifier", "poller")
 
 
 @pytest.fixture
@@ -106,18 +106,18 @@ async def a_door_opens_when_its_secret_is_filled_in(place: Place) -> None:
 
 
 async def test_a_service_that_is_not_there_is_not_healthy(place: Place) -> None:
-    assert [False] * 3 == [await place.healthy(name) for name in SERVICES]
+    assert [False] * len(SERVICES) == [await place.healthy(name) for name in SERVICES]
 
 
 @asynccontextmanager
 async def running(place: Place) -> AsyncIterator[None]:
-    """The three services, stopped as Docker stops them."""
+    """The services, stopped as Docker stops them."""
     started = [await place.start(name) for name in SERVICES]
     try:
         yield
         for process in started:
             process.terminate()
-        assert [0] * 3 == [(await ended(process, STOP_S_MAX))[0] for process in started]
+        assert [0] * len(SERVICES) == [(await ended(process, STOP_S_MAX))[0] for process in started]
     finally:
         for process in started:
             if process.returncode is None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
 import shlex
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import structlog
@@ -18,11 +22,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from cli.main import main
 from contracts.delivery import Delivery
 from contracts.envelope import Event
+from providers.github import PROVIDER
+from providers.polling import Ask, Look, Polling, Scope, Show, Steps, ask
 from providers.port import Source
+from providers.registry import PROVIDERS
 from runtime import bus, postgres
 from services.projector.app import Projector
+from tests.api import Api, Reply
 from tests.conftest import Broker
-from tests.samples import SOURCES, delivery, log, paths
+from tests.samples import SOURCES, body, delivery, log, paths
 from tests.servers import Database
 from tests.services.projector.running import drained, store_batch, until
 from tests.tables import count
@@ -172,8 +180,58 @@ async def full(broker: Broker, engine: AsyncEngine, folder: Path) -> None:
         assert 0 == (await broker.js.stream_info("DELIVERIES")).state.messages
 
 
+REPOSITORY = "repos/Codertocat/Hello-World"
+POLLED = """\
+name: github
+endpoint: /webhooks/github
+secrets: [GITHUB_WEBHOOK_SECRET]
+refs: ["github:<org>/<repo>#<number>"]
+feeds: [work_items]
+api: {{base_url: "{address}", auth: bearer, secret: GITHUB_TOKEN}}
+poll_interval_s: 900
+quiet_s_max: 259200
+"""
+
+
+def issues(look: Look) -> Steps:
+    """A part of a poll that reads one page of issues."""
+    reply = yield from ask(Ask(path=f"/{look.scope}/issues"))
+    assert PROVIDER.items is not None
+    yield Show(
+        items=PROVIDER.items("issues", f"{look.scope}/issues", reply.body), fetched_at=reply.fetched_at
+    )
+
+
+async def lost(broker: Broker, engine: AsyncEngine, folder: Path) -> None:
+    """An issue was closed, and nobody told us."""
+    polling = Polling(scopes=lambda source: [Scope(name=REPOSITORY, parts={"issues": issues})])
+    known = json.loads(body("issues.opened.15"))["issue"]
+    closed = {"state": "closed", "updated_at": "2019-06-01T00:00:00Z", "closed_at": "2019-06-01T00:00:00Z"}
+    shutil.copytree(FOLDER.parents[1] / "ssot", folder / "ssot")
+    with (
+        Api() as api,
+        mock.patch.dict(PROVIDERS, {"github": replace(PROVIDER, polling=polling)}),
+        mock.patch.dict(
+            os.environ,
+            {
+                "ODOOOPS_SSOT_DIR": str(folder / "ssot"),
+                "GITHUB_TOKEN": "a-token",
+                "NATS_URL_POLLER": broker.url("poller"),
+            },
+        ),
+    ):
+        (folder / "ssot" / "providers" / "github.yaml").write_text(POLLED.format(address=api.address))
+        api.routes[f"/{REPOSITORY}/issues"] = Reply([{**known, **closed}])
+        opened = delivery("issues", body("issues.opened.15"), 0, "opened")
+        async with projected(broker, engine, SOURCES, [opened]):
+            await follow("lost-webhooks", {"SOURCE": "github", "SINCE": "2019-01-01"})
+    assert 1 == await count(engine, "work_items", "status = 'done'")
+    assert 1 == await count(engine, "drift_now", "cause = 'missed' AND 'status' = ANY (columns)")
+
+
 SCENES: dict[str, Callable[[Broker, AsyncEngine, Path], Awaitable[None]]] = {
     "poison-delivery": poison,
+    "lost-webhooks": lost,
     "bad-normaliser": bad_normaliser,
     "leaked-secret": leaked,
     "request-to-erase": erase,

@@ -8,6 +8,7 @@ from typing import Any
 from contracts.builds import BuildFinished
 from contracts.deployments import DeploymentStatusChanged
 from contracts.version import moment
+from contracts.webhooks import WebhookFailing, WebhookMended
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 
@@ -87,3 +88,17 @@ def by_vercel(at: datetime | None = None, **stated: Any) -> DeploymentStatusChan
 def by_github(at: datetime | None = None, **stated: Any) -> DeploymentStatusChanged:
     """GitHub's report of the same deployment."""
     return deployment(at, **{"same_as": SAME_AS, **stated})
+
+
+HOOK = {"source": "github", "ref": "github:hook/7", "scope": "repos/org/shop"}
+
+
+def webhook_failing(at: datetime | None = None, **stated: Any) -> WebhookFailing:
+    """A webhook that was found switched off at `at`, by default just now."""
+    fields = {**HOOK, "problem": "it is switched off: switch it on", "occurred_at": at or datetime.now(UTC)}
+    return WebhookFailing(**{**fields, **stated})
+
+
+def webhook_mended(at: datetime | None = None) -> WebhookMended:
+    """The same webhook, switched on again."""
+    return WebhookMended(**HOOK, occurred_at=at or datetime.now(UTC))

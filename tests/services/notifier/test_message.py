@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, get_args
 
 import pytest
@@ -15,7 +16,16 @@ from contracts.deployments import DeploymentCreated, DeploymentStatus
 from contracts.envelope import Event
 from services.notifier import message
 from services.notifier.message import Message, message_id, render
-from tests.services.notifier.events import NOON, SAME_AS, build, by_github, by_vercel, deployment
+from tests.services.notifier.events import (
+    NOON,
+    SAME_AS,
+    build,
+    by_github,
+    by_vercel,
+    deployment,
+    webhook_failing,
+    webhook_mended,
+)
 
 OUR_LINK = re.compile(r"<https?://[^<>|\s]+\|[^<>|]*>")
 LONE_AMPERSAND = re.compile("&(?!amp;|lt;|gt;)")
@@ -74,6 +84,22 @@ def test_a_deployment_is_told_when_it_succeeds_or_fails_only(status: str) -> Non
         assert told.kind == f"deployment.{status}"
     else:
         assert told is None
+
+
+def test_a_webhook_that_fails_is_told_with_what_to_do_and_again_when_it_works() -> None:
+    failing, mended = rendered(webhook_failing(NOON)), rendered(webhook_mended(NOON))
+    assert ("webhook.failing", "webhook.mended") == (failing.kind, mended.kind)
+    assert failing.plain.splitlines()[:3] == [
+        "🔕 Webhook fails: github",
+        "  it is switched off: switch it on",
+        "  Webhook of: repos/org/shop",
+    ]
+    assert mended.plain.startswith("🔔 Webhook works again: github\n  Webhook of: repos/org/shop\n")
+
+
+def test_each_time_that_a_webhook_fails_is_a_message_of_its_own() -> None:
+    first, again = (rendered(webhook_failing(NOON + timedelta(hours=n))) for n in range(2))
+    assert first.about != again.about
 
 
 @pytest.mark.parametrize("event_type", [BuildQueued, DeploymentCreated])
@@ -271,6 +297,14 @@ def test_no_deployment_breaks_the_markup_or_the_limits(
         NOON, **text, repository=repository, description=description, url=url, log_url=log_url, status=status
     )
     require_sound(rendered(event))
+
+
+encodable = nasty.map(lambda text: text.encode(errors="replace").decode() or "?")
+
+
+@given(text=st.fixed_dictionaries(dict.fromkeys(("problem", "ref", "scope"), encodable)))
+def test_no_webhook_breaks_the_markup_or_the_limits(text: dict[str, Any]) -> None:
+    require_sound(rendered(webhook_failing(NOON, **text)))
 
 
 def require_sound(told: Message) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from datetime import timedelta
 
 import pytest
+from nats.js.api import ConsumerConfig
 
 from contracts.envelope import to_headers
 from runtime import streams
 from services.notifier import memory, notify
-from tests.services.notifier.events import build
+from tests.services.notifier.events import build, webhook_failing
 from tests.services.notifier.running import Place, running
 from tests.slack_double import CHANNEL, Reply
 
@@ -187,3 +189,33 @@ async def test_a_missing_or_deleted_consumer_is_reported_and_survived(place: Pla
         await streams.provision(js)
         await place.settled(2)
     assert len(place.slack.posts) == 2
+
+
+def _as_made_before(filter_subjects: Collection[str]) -> ConsumerConfig:
+    """The notifier's consumer with another filter than today's."""
+    ((_, today),) = (each for each in streams.consumer_configs() if each[0] == streams.EVENTS)
+    return today.evolve(filter_subjects=sorted(filter_subjects))
+
+
+async def test_the_consumer_of_an_earlier_version_is_widened_and_goes_on_where_it_was(place: Place) -> None:
+    js = place.broker.js
+    await js.delete_consumer(streams.EVENTS, streams.NOTIFIER)
+    (before,) = streams.NOTIFIED_BEFORE
+    await js.add_consumer(streams.EVENTS, _as_made_before(before))
+    async with running(place.by_bot):
+        await place.publish(build(run=1))
+        await place.settled(1)
+        assert [] == await streams.provision(js)
+        await place.publish(webhook_failing())
+        await place.settled(2)
+    assert len(place.slack.posts) == 2
+
+
+async def test_a_filter_that_somebody_chose_is_named_and_left_alone(place: Place) -> None:
+    js = place.broker.js
+    await js.delete_consumer(streams.EVENTS, streams.NOTIFIER)
+    await js.add_consumer(streams.EVENTS, _as_made_before(["events.build.finished"]))
+    (drift,) = await streams.provision(js)
+    assert ("consumer notifier", "filter_subjects") == (drift.where, drift.setting)
+    left = (await js.consumer_info(streams.EVENTS, streams.NOTIFIER)).config
+    assert ["events.build.finished"] == (left.filter_subjects or [left.filter_subject])
