@@ -183,7 +183,12 @@ class Repository:
         sample = json.loads(
             body({"issues": "issues.opened.15"}.get(event, f"{event}.{_SAMPLES.get(event, '')}"))
         )
-        said = {"action": action, "repository": {**sample["repository"], **HOME}, "sender": sample["sender"], **things}
+        said = {
+            "action": action,
+            "repository": {**sample["repository"], **HOME},
+            "sender": sample["sender"],
+            **things,
+        }
         guid = f"{len(self.sent):08d}-0000-4000-8000-000000000000"
         self.sent.append(Webhook(event, guid, json.dumps(said).encode(), self.now))
 

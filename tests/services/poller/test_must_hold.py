@@ -122,7 +122,13 @@ async def told(engine: AsyncEngine, guids: Iterable[str]) -> dict[str, set[str]]
 
 async def drifted(engine: AsyncEngine) -> dict[str, str]:
     async with engine.connect() as connection:
-        rows = (await connection.execute(text("SELECT n.ref, n.cause, n.columns, d.was, d.found FROM ops.drift_now n JOIN ops.drift d USING (event_id)"))).all()
+        rows = (
+            await connection.execute(
+                text(
+                    "SELECT n.ref, n.cause, n.columns, d.was, d.found FROM ops.drift_now n JOIN ops.drift d USING (event_id)"
+                )
+            )
+        ).all()
         print(rows)
         return {row.ref: row.cause for row in rows}
 
