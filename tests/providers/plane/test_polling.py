@@ -330,7 +330,11 @@ def test_what_is_kept_stays_small() -> None:
 def by_project(**answers: Answer | int) -> Answer:
     def answer(asked: Ask) -> Reply:
         if asked.path == f"{ROOT}/projects/":
-            entries = [{"id": P}, {"id": Q, "is_member": True}, {"id": uuid(7), "is_member": False}]
+            entries: list[Body] = [
+                {"id": P},
+                {"id": Q, "is_member": True},
+                {"id": uuid(7), "is_member": False},
+            ]
             return reply(page([*entries, {"id": uuid(8), "archived_at": "2026-10-30T10:00:00Z"}]))
         given = answers["p" if P in asked.path else "q"]
         return reply({}, given) if isinstance(given, int) else given(asked)
@@ -392,7 +396,7 @@ STATES = {
 
 def as_listed(webhook: Body) -> Body:
     """The same work item in a list: times in the user's zone, ids expanded."""
-    data = {name: None if value == "None" else value for name, value in webhook["data"].items()}
+    data: Body = {name: None if value == "None" else value for name, value in webhook["data"].items()}
     shown = data
     if "state_id" in data:
         shown = {name: value for name, value in data.items() if not name.endswith(("_id", "_ids"))} | {
@@ -530,7 +534,7 @@ def test_that_webhooks_are_not_shown_is_said_once_as_unknown_and_raises_no_alarm
 
     assert ["unknown"] == [event.status for event in first.says]  # type: ignore[attr-defined]
     assert ["webhooks_hidden"] == reasons(first)
-    assert [] == second.says == second.warns
+    assert not second.says and not second.warns
     assert [HealthcheckCompleted] == said(hooks({V1: [HOOK]}, second.keeps[-1]))
 
 

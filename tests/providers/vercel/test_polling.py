@@ -49,6 +49,11 @@ def serving(*pages: Sequence[Body], name: str = DEPLOYMENTS) -> Any:
     return answer
 
 
+def serving_bytes(body: bytes) -> Any:
+    """One answer, as it is."""
+    return lambda asked: reply(body)
+
+
 def poll(source: Source, part: str, answer: Any, **told: Any) -> Polled:
     [scope] = POLLING.scopes(source)
     return polled(scope.parts[part], look(source, scope.name, **told), answer)
@@ -150,7 +155,7 @@ def test_a_page_that_names_itself_as_the_next_ends() -> None:
 
 
 def test_what_a_named_project_serves_is_looked_at_and_stored_each_time() -> None:
-    seen = poll(NAMED, TARGETS, lambda asked: reply(page("project")))
+    seen = poll(NAMED, TARGETS, serving_bytes(page("project")))
 
     assert [Ask(path=f"/v9/projects/{PROJECT}", params={"teamId": TEAM})] == seen.asks
     [item] = seen.shows[0].items
@@ -162,23 +167,16 @@ def test_where_none_is_named_all_projects_are_looked_at() -> None:
     seen = poll(ACCOUNT, TARGETS, serving([project], [project | {"id": "prj_b"}], name="projects"))
 
     assert [f"vercel:project/{PROJECT}", "vercel:project/prj_b"] == seen.refs
-    named = poll(NAMED, TARGETS, lambda asked: reply(page("project"))).shows[0].items[0]
+    named = poll(NAMED, TARGETS, serving_bytes(page("project"))).shows[0].items[0]
     assert json.loads(named.body)["item"] == json.loads(seen.shows[0].items[0].body)["item"]
     assert all(item.undated for show in seen.shows for item in show.items)
 
 
 def test_addresses_of_people_and_settings_are_not_stored() -> None:
-    answers = {
-        DEPLOYMENTS: page("deployments"),
-        TARGETS: json.dumps({"projects": [json.loads(page("project"))]}),
-    }
-    for part, body in answers.items():
-        raw = body if isinstance(body, bytes) else body.encode()
-        stored = " ".join(
-            item.body.decode()
-            for show in poll(ACCOUNT, part, lambda asked, raw=raw: reply(raw)).shows
-            for item in show.items
-        )
+    projects = json.dumps({"projects": [json.loads(page("project"))]}).encode()
+    for part, body in ((DEPLOYMENTS, page("deployments")), (TARGETS, projects)):
+        shows = poll(ACCOUNT, part, serving_bytes(body)).shows
+        stored = " ".join(item.body.decode() for show in shows for item in show.items)
         assert stored and [secret for secret in SECRETS if secret in stored] == []
 
 
