@@ -119,6 +119,7 @@ EVENTS: Mapping[str, type[Event]] = {
         drift.ResourceGone,
         webhooks.WebhookFailing,
         webhooks.WebhookMended,
+        webhooks.RedeliveryAsked,
     )
 }
 

@@ -9,6 +9,9 @@ from pydantic import Field
 from contracts.envelope import Level
 from contracts.own import OwnEvent, Sentence
 
+ASKED_MAX = 500
+"""Deliveries in one event: it has to stay far below the largest."""
+
 
 class WebhookFailing(OwnEvent):
     """A webhook of ours is switched off, missing, or does not send what we subscribe to. `ref`: `github:hook/<id>`."""
@@ -36,6 +39,30 @@ class WebhookFailing(OwnEvent):
     @property
     def summary(self) -> str:
         return f"{self.source}, webhook of {self.scope}: {self.problem}"
+
+
+class RedeliveryAsked(OwnEvent):
+    """We asked a provider to send again what it could not deliver. `ref` is the webhook."""
+
+    type: ClassVar[str] = "webhook.redelivery_asked"
+    service: ClassVar[str] = "platform"
+
+    ref: str = Field(min_length=1)
+    """The webhook."""
+    scope: str
+    """Where it belongs to, as polls call it."""
+    deliveries: list[str] = Field(max_length=ASKED_MAX)
+    """The provider's ids of the deliveries, as the ledger calls them by identity."""
+
+    def named(self) -> str:
+        return self.ref
+
+    def told(self) -> str:
+        return self.deliveries[0] if self.deliveries else ""
+
+    @property
+    def summary(self) -> str:
+        return f"{self.source}, webhook of {self.scope}: asked again for {len(self.deliveries)} deliveries"
 
 
 class WebhookMended(OwnEvent):

@@ -18,6 +18,7 @@ from providers import (
     slack,
     standard,
     supabase,
+    supabase_management,
     vercel,
 )
 from providers.port import Provider, Source
@@ -35,6 +36,7 @@ PROVIDERS: Mapping[str, Provider] = {
         slack.PROVIDER,
         standard.PROVIDER,
         supabase.PROVIDER,
+        supabase_management.PROVIDER,
         vercel.PROVIDER,
     )
 }

@@ -10,7 +10,19 @@ from pydantic import TypeAdapter
 from contracts.builds import BuildJobEvent, BuildJobFinished, BuildJobQueued, BuildJobStarted, BuildStep
 from contracts.record import record
 from contracts.version import Version
-from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on
+from read_models.port import (
+    EARLIEST,
+    FACT,
+    GREATEST,
+    KEY,
+    LATEST,
+    SIGHT,
+    VERSION,
+    Index,
+    ReadModel,
+    Statement,
+    on,
+)
 
 STEPS = TypeAdapter(list[BuildStep])
 
@@ -53,7 +65,7 @@ class BuildJob:
     """A list of number, name, status, conclusion, started_at, finished_at: see contracts.builds.BuildStep."""
     steps_shown: Annotated[int | None, LATEST] = None
     """How many steps the provider showed; of very many, `steps` holds a part."""
-    last_event_at: Annotated[datetime | None, GREATEST] = None
+    last_event_at: Annotated[datetime | None, GREATEST, SIGHT] = None
 
 
 def _job(statement: Statement[BuildJobEvent]) -> BuildJob:

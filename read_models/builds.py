@@ -17,7 +17,7 @@ from contracts.builds import (
 )
 from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement, on
+from read_models.port import FACT, GREATEST, KEY, LATEST, SIGHT, VERSION, Index, ReadModel, Statement, on
 
 
 @record
@@ -49,7 +49,7 @@ class Build:
     started_at: Annotated[datetime | None, LATEST] = None
     finished_at: Annotated[datetime | None, LATEST] = None
     duration_s: Annotated[int | None, LATEST] = None
-    last_event_at: Annotated[datetime | None, GREATEST] = None
+    last_event_at: Annotated[datetime | None, GREATEST, SIGHT] = None
 
 
 def _run(statement: Statement[BuildEvent]) -> Build:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from contracts.deployments import DeploymentTargetChanged
 from contracts.record import record
 from contracts.version import NOTHING_STATED, Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, latest
+from read_models.port import FACT, GREATEST, KEY, LATEST, SIGHT, VERSION, ReadModel, Statement, latest
 
 TOLD = latest("told_version")
 
@@ -32,8 +32,8 @@ class DeploymentTarget:
     project: Annotated[str | None, latest("name_version")] = None
     version: Annotated[Version, VERSION] = ()
     deployment_ref: Annotated[str | None, LATEST] = None
-    confirmed: Annotated[bool | None, LATEST] = None
-    """False where a change was accepted and nobody tells when it takes effect."""
+    confirmed: Annotated[bool | None, LATEST, SIGHT] = None
+    """False where a change was accepted and nobody tells when it takes effect: a look that finds it so is no drift."""
     told_version: Annotated[Version, VERSION] = ()
     told_ref: Annotated[str | None, TOLD] = None
     """The deployment that it was to serve by the change."""
@@ -41,7 +41,7 @@ class DeploymentTarget:
     change: Annotated[str | None, TOLD] = None
     actor: Annotated[str | None, TOLD] = None
     changed_at: Annotated[datetime | None, TOLD] = None
-    last_event_at: Annotated[datetime | None, GREATEST] = None
+    last_event_at: Annotated[datetime | None, GREATEST, SIGHT] = None
 
 
 def _row(statement: Statement[DeploymentTargetChanged]) -> DeploymentTarget:

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 from contracts.deployments import DeploymentCreated, DeploymentEvent, DeploymentStatusChanged
 from contracts.record import record
 from contracts.version import Version, micros
-from read_models.port import EARLIEST, FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement
+from read_models.port import (
+    EARLIEST,
+    FACT,
+    GREATEST,
+    KEY,
+    KNOWN_BETTER,
+    LATEST,
+    SIGHT,
+    VERSION,
+    Index,
+    ReadModel,
+    Statement,
+)
 
 
 @record
@@ -35,7 +47,7 @@ class Deployment:
     build_ref: Annotated[str | None, FACT] = None
     repository: Annotated[str | None, FACT] = None
     same_as: Annotated[str | None, FACT] = None
-    created_at: Annotated[datetime | None, EARLIEST] = None
+    created_at: Annotated[datetime | None, EARLIEST, KNOWN_BETTER] = None
     version: Annotated[Version, VERSION] = ()
     status: Annotated[str | None, LATEST] = None
     provider_status: Annotated[str | None, LATEST] = None
@@ -43,9 +55,9 @@ class Deployment:
     url: Annotated[str | None, LATEST] = None
     log_url: Annotated[str | None, LATEST] = None
     status_at: Annotated[datetime | None, LATEST] = None
-    deployed_at: Annotated[datetime | None, EARLIEST] = None
+    deployed_at: Annotated[datetime | None, EARLIEST, KNOWN_BETTER] = None
     """When it first succeeded."""
-    last_event_at: Annotated[datetime | None, GREATEST] = None
+    last_event_at: Annotated[datetime | None, GREATEST, SIGHT] = None
 
 
 def _created(statement: Statement[DeploymentEvent]) -> Deployment:

@@ -8,7 +8,7 @@ from typing import Annotated
 from contracts.infrastructure import CloudActionObserved
 from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, Index, ReadModel, Statement
+from read_models.port import FACT, GREATEST, KEY, LATEST, SIGHT, VERSION, Index, ReadModel, Statement
 
 
 @record
@@ -29,7 +29,7 @@ class Action:
     status: Annotated[str | None, LATEST] = None
     provider_status: Annotated[str | None, LATEST] = None
     completed_at: Annotated[datetime | None, LATEST] = None
-    last_observed_at: Annotated[datetime | None, GREATEST] = None
+    last_observed_at: Annotated[datetime | None, GREATEST, SIGHT] = None
 
 
 def _observed(statement: Statement[CloudActionObserved]) -> Action:

@@ -12,7 +12,7 @@ from contracts.infrastructure import DatabaseClusterObserved
 from contracts.polls import ListingCompleted
 from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed
+from read_models.port import FACT, GREATEST, KEY, LATEST, SIGHT, VERSION, ReadModel, Statement, listed
 
 
 @record
@@ -21,7 +21,7 @@ class Database:
 
     ref: Annotated[str, KEY]
     source: Annotated[str | None, FACT] = None
-    scope: Annotated[str | None, FACT] = None
+    scope: Annotated[str | None, FACT, SIGHT] = None
     """The listing in which its absence means that it is gone."""
     do_id: Annotated[str | None, FACT] = None
     created_at: Annotated[datetime | None, FACT] = None
@@ -44,9 +44,9 @@ class Database:
     network_uuid: Annotated[str | None, LATEST] = None
     tags: Annotated[list[str] | None, LATEST] = None
     end_of_life_at: Annotated[datetime | None, LATEST] = None
-    last_observed_at: Annotated[datetime | None, GREATEST] = None
+    last_observed_at: Annotated[datetime | None, GREATEST, SIGHT] = None
     """When the newest of its different contents was fetched."""
-    last_seen_at: Annotated[datetime | None, GREATEST] = None
+    last_seen_at: Annotated[datetime | None, GREATEST, SIGHT] = None
     """When the newest whole listing that showed it began."""
 
 
@@ -86,4 +86,5 @@ READ_MODEL = ReadModel(
     row=Database,
     folds={DatabaseClusterObserved: _observed, ListingCompleted: listed(Database, "database")},
     ref_column="ref",
+    presence=("last_seen_at", "last_observed_at"),
 )

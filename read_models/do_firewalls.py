@@ -14,7 +14,7 @@ from contracts.infrastructure import FirewallObserved, FirewallRule
 from contracts.polls import ListingCompleted
 from contracts.record import record
 from contracts.version import Version
-from read_models.port import FACT, GREATEST, KEY, LATEST, VERSION, ReadModel, Statement, listed
+from read_models.port import FACT, GREATEST, KEY, LATEST, SIGHT, VERSION, ReadModel, Statement, listed
 
 
 @record
@@ -23,7 +23,7 @@ class Firewall:
 
     ref: Annotated[str, KEY]
     source: Annotated[str | None, FACT] = None
-    scope: Annotated[str | None, FACT] = None
+    scope: Annotated[str | None, FACT, SIGHT] = None
     """The listing in which its absence means that it is gone."""
     do_id: Annotated[str | None, FACT] = None
     created_at: Annotated[datetime | None, FACT] = None
@@ -36,9 +36,9 @@ class Firewall:
     outbound_rules: Annotated[bytes | None, LATEST] = None
     droplet_ids: Annotated[list[int] | None, LATEST] = None
     tags: Annotated[list[str] | None, LATEST] = None
-    last_observed_at: Annotated[datetime | None, GREATEST] = None
+    last_observed_at: Annotated[datetime | None, GREATEST, SIGHT] = None
     """When the newest of its different contents was fetched."""
-    last_seen_at: Annotated[datetime | None, GREATEST] = None
+    last_seen_at: Annotated[datetime | None, GREATEST, SIGHT] = None
     """When the newest whole listing that showed it began."""
 
 
@@ -71,4 +71,5 @@ READ_MODEL = ReadModel(
     row=Firewall,
     folds={FirewallObserved: _observed, ListingCompleted: listed(Firewall, "firewall")},
     ref_column="ref",
+    presence=("last_seen_at", "last_observed_at"),
 )

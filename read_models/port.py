@@ -61,6 +61,24 @@ PERSONAL = PersonalData()
 
 
 @dataclass(frozen=True, slots=True)
+class OfSight:
+    """Marks a column that says when, where or by whom a thing was seen, and nothing of the thing: never drift."""
+
+
+SIGHT = OfSight()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBetter:
+    """Marks a column of which a poll may know more than was told, though nothing was missed: a webhook has the time of
+    its message, the API that of the thing. It is drift only where there was nothing.
+    """
+
+
+KNOWN_BETTER = KnownBetter()
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column, as its annotation states it. `type` is the Python type without None."""
 
@@ -68,6 +86,10 @@ class Column:
     type: Any
     rule: Rule
     personal: bool
+    watched: bool
+    """Whether it says how the thing is, so that a poll that changes it has found drift."""
+    known_better: bool
+    """Whether that is so only where a poll fills it."""
 
 
 @record
@@ -117,12 +139,27 @@ class ReadModel(Generic[Row]):
     folds: Mapping[type[Event], Fold]
     ref_column: str | None
     indexes: tuple[Index, ...] = field(default=())
+    presence: tuple[str, ...] = ()
+    """Columns of times of which the greatest is when the thing was last known to be there, for things that whole
+    listings show: such a table has `source` and `scope`, too, and a view `<name>_now` that says which are gone."""
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
         """The columns in the order of the row class."""
         hints = get_type_hints(self.row, include_extras=True)
         return tuple(_column(each.name, hints[each.name]) for each in fields(self.row))  # type: ignore[arg-type]
+
+    @cached_property
+    def watched(self) -> tuple[str, ...]:
+        """The columns by which a poll finds drift. None for a log: there, whatever is new is no difference."""
+        return () if self.key == ("event_id",) else tuple(c.name for c in self.columns if c.watched)
+
+    def drifted(self, was: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
+        """The columns by which a row that a poll changed was other than the world; empty where it was not."""
+        settled = {
+            column.name for column in self.columns if column.known_better and was[column.name] is not None
+        }
+        return tuple(name for name in self.watched if was[name] != found[name] and name not in settled)
 
     @cached_property
     def key(self) -> tuple[str, ...]:
@@ -166,6 +203,9 @@ def listed_in(scope: str, row: Callable[..., Any]) -> Fold:
     return fold
 
 
+_WATCHED = frozenset(("latest", "earliest", "greatest", "fact"))
+
+
 def _column(name: str, annotation: Any) -> Column:
     base, *marks = get_args(annotation)
     rules = [mark for mark in marks if isinstance(mark, Rule)]
@@ -173,4 +213,11 @@ def _column(name: str, annotation: Any) -> Column:
         raise TypeError(f"column {name} states {len(rules)} merge rules, it needs one")
     if get_origin(base) in (Union, UnionType):
         (base,) = (part for part in get_args(base) if part is not NoneType)
-    return Column(name, base, rules[0], any(isinstance(mark, PersonalData) for mark in marks))
+    return Column(
+        name,
+        base,
+        rules[0],
+        personal=any(isinstance(mark, PersonalData) for mark in marks),
+        watched=rules[0].name in _WATCHED and not any(isinstance(mark, OfSight) for mark in marks),
+        known_better=any(isinstance(mark, KnownBetter) for mark in marks),
+    )

@@ -29,7 +29,9 @@ from read_models.port import (
     FACT,
     GREATEST,
     KEY,
+    KNOWN_BETTER,
     LATEST,
+    SIGHT,
     VERSION,
     Index,
     ReadModel,
@@ -50,8 +52,8 @@ class WorkItem:
     """
 
     work_item_ref: Annotated[str, KEY]
-    source: Annotated[str | None, FACT] = None
-    scope: Annotated[str | None, FACT] = None
+    source: Annotated[str | None, FACT, SIGHT] = None
+    scope: Annotated[str | None, FACT, SIGHT] = None
     """The listing of `source` in which its absence means that it is gone: the least, where several show it.
 
     Both are NULL where no poll has shown it: then nobody knows whether it is still there.
@@ -89,11 +91,11 @@ class WorkItem:
     head_ref: Annotated[str | None, OF_PULL_REQUEST] = None
     head_sha: Annotated[str | None, OF_PULL_REQUEST] = None
     base_ref: Annotated[str | None, OF_PULL_REQUEST] = None
-    last_event_at: Annotated[datetime | None, GREATEST] = None
+    last_event_at: Annotated[datetime | None, GREATEST, SIGHT] = None
     """The newest provider time at which the item was spoken of."""
-    last_seen_at: Annotated[datetime | None, GREATEST] = None
+    last_seen_at: Annotated[datetime | None, GREATEST, SIGHT] = None
     """When the newest complete listing that shows it was begun."""
-    deleted_at: Annotated[datetime | None, GREATEST] = None
+    deleted_at: Annotated[datetime | None, GREATEST, KNOWN_BETTER] = None
     """Counts only while nothing newer was stated or listed: the view work_items_now says so."""
     moved_to: Annotated[str | None, FACT] = None
 
@@ -181,4 +183,5 @@ READ_MODEL = ReadModel(
     | on(ListingCompleted, fold=_listed),
     ref_column="work_item_ref",
     indexes=(Index("work_items_moved_to", ("moved_to",), where="moved_to IS NOT NULL"),),
+    presence=("last_seen_at", "last_event_at"),
 )

@@ -91,8 +91,7 @@ POLLED_FAMILIES = (
     "metric",
     "webhook",
     "backup",
-    "advisor",
-    "advisor_finding",
+    "advisor_run",
 )
 """What the poller says itself, by the first word of its kinds."""
 
@@ -104,8 +103,12 @@ USERS: Mapping[str, Permissions] = {
             f"{API}.STREAM.INFO.{DELIVERIES}",
             *_READ_BODIES,
         ),
-        # What operators say of deliveries and of secrets: who stores what senders say must not say it for them.
-        deny=("deliveries.odooops.delivery.>", "deliveries.odooops.secret.>"),
+        # What operators say of deliveries and of secrets, and the projector and the poller of what they found: who
+        # stores what senders say must not say it for them.
+        deny=tuple(
+            f"deliveries.odooops.{family}.>"
+            for family in ("delivery", "secret", "drift", "resource", "webhook")
+        ),
     ),
     "projector": Permissions(
         publish=(
@@ -124,6 +127,8 @@ USERS: Mapping[str, Permissions] = {
         publish=(
             "deliveries.*.observed.>",
             *(f"deliveries.odooops.{family}.>" for family in POLLED_FAMILIES),
+            # What an advisor found, and never what somebody decided about it: that is of the same family.
+            "deliveries.odooops.advisor_finding.found",
             f"$O.{BODIES}.>",
             f"{API}.STREAM.INFO.{DELIVERIES}",
             *_READ_BODIES,

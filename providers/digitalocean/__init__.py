@@ -2,8 +2,15 @@
 
 from providers.digitalocean.items import items, total
 from providers.digitalocean.normalize import normalize
+from providers.digitalocean.polling import POLLING
 from providers.port import Provider
 
 PROVIDER = Provider(
-    name="digitalocean", verify=None, normalize=normalize, compose=None, items=items, total=total
+    name="digitalocean",
+    verify=None,
+    normalize=normalize,
+    compose=None,
+    items=items,
+    total=total,
+    polling=POLLING,
 )

@@ -149,11 +149,11 @@ def _rule(rule: Rule) -> FirewallRule:
 
 
 def _action(delivery: Delivery, source: Source) -> Event:
-    """Actions alone have times of their own. One with a word that we do not know has ended if it says when."""
+    """Actions alone have times of their own."""
     seen = _parsed(Observed[Action], delivery)
     item = seen.item
     status = ACTION_STATUSES.get(item.status, UNKNOWN)
-    ended = status in ("completed", "errored") or (status == UNKNOWN and item.completed_at is not None)
+    ended = has_ended(item.status, item.completed_at)
     at = (item.completed_at if ended else None) or item.started_at or delivery.received_at
     droplet = item.resource_type == "droplet" and item.resource_id is not None
     return CloudActionObserved(
@@ -174,6 +174,12 @@ def _action(delivery: Delivery, source: Source) -> Event:
         started_at=item.started_at,
         completed_at=item.completed_at,
     )
+
+
+def has_ended(status: str, completed_at: object) -> bool:
+    """Whether an action has ended; one with a word that we do not know has if it says when."""
+    known = ACTION_STATUSES.get(status, UNKNOWN)
+    return known in ("completed", "errored") or (known == UNKNOWN and completed_at is not None)
 
 
 MEANINGS: Mapping[str, Callable[[Delivery, Source], Event]] = {

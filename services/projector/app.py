@@ -32,13 +32,13 @@ from runtime import bus, postgres, process, ssot, streams
 from runtime.bus import BrokerAway, Message
 from runtime.pull import ConsumerGone, Pull
 from runtime.settings import Settings
-from services.projector import fingerprint, retry
+from services.projector import drift, fingerprint, retry
 from services.projector.publish import messages, parked_messages
 from services.projector.rebuild import Work
 from services.projector.retry import Outcome, Selection
 from services.projector.sql import Sql
 from services.projector.understand import Understood, understand, unreadable
-from services.projector.write import CANNOT_BE_WRITTEN, Writer, refused
+from services.projector.write import CANNOT_BE_WRITTEN, Folded, Writer, refused
 
 T = TypeVar("T")
 
@@ -54,7 +54,11 @@ ROW_SECONDS = Histogram(
     "From received to committed",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30, 300, 3600),
 )
+DRIFT = Counter(
+    "odooops_drift_total", "Things that a poll found to be other than a table said", ["source", "cause"]
+)
 OUTAGE_WAIT_S_MIN = 0.1
+OUTBOX_EVERY_S = 5.0
 LOOKED_AT_MAX = 10_000
 """Parked deliveries, the newest, that are read once more when other code starts."""
 
@@ -89,6 +93,7 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event, *, unpark:
             log.info("running", workers=streams.PROJECTOR_WORKERS)
             for _ in range(streams.PROJECTOR_WORKERS):
                 group.create_task(projector.work())
+            group.create_task(projector.keep_draining())
             if changed or unpark:
                 group.create_task(projector.look_at_parked(unpark=unpark))
         await projector.pull.close()
@@ -211,15 +216,27 @@ class Projector:
             return await self._bisect(batch, error)
         if folded is None:
             return False
-        events, of_parked = messages(folded.deliveries), parked_messages(folded.deliveries)
+        events, of_parked = messages(drift.told(folded.deliveries)), parked_messages(folded.deliveries)
         # One duplicate id refuses a whole atomic batch: events that may have been published go apart.
         new = [event for event in events if event.headers["ce-id"] in folded.new]
         known = [event for event in events if event.headers["ce-id"] not in folded.new]
         for part in (new, known, of_parked):
             if await self._patiently("nats", partial(self._publish, part)) is None:
                 return False
-        self._count(batch, folded.deliveries, [*events, *of_parked])
+        if folded.found and await self.drain() is None:
+            return False
+        self._count(batch, folded, [*events, *of_parked])
         return True
+
+    async def drain(self) -> int | None:
+        """Publish what is in the outbox; None where the process is to stop before that was done."""
+        return await self._patiently("a server", lambda: drift.drain(self.engine, self.nc))
+
+    async def keep_draining(self) -> None:
+        """Publish what others left in the outbox: a projector that died, or an operator's command."""
+        while not self.stopping.is_set():
+            await self.drain()
+            await self._pause(OUTBOX_EVERY_S)
 
     async def _bisect(self, batch: Sequence[Understood], error: Exception) -> bool:
         """Find the delivery that cannot be written, and park it alone."""
@@ -275,18 +292,22 @@ class Projector:
         except TimeoutError:
             return
 
-    def _count(
-        self, batch: Sequence[Understood], folded: Sequence[Understood], events: Sequence[Message]
-    ) -> None:
+    def _count(self, batch: Sequence[Understood], folded: Folded, events: Sequence[Message]) -> None:
         now = datetime.now(UTC)
         for each in batch:
             ROW_SECONDS.observe((now - each.delivery.received_at).total_seconds())
         for (source, status), count in Tally((each.delivery.source, each.status) for each in batch).items():
             PROJECTED.labels(source, status).inc(count)
-        parked = Tally((each.delivery.source, each.reason) for each in folded if each.status == "parked")
+        parked = Tally(
+            (each.delivery.source, each.reason) for each in folded.deliveries if each.status == "parked"
+        )
         for (source, reason), count in parked.items():
             PARKED.labels(source, reason).inc(count)
-        for name, count in Tally(event.headers["ce-type"] for event in events).items():
+        for consequence in folded.found:
+            if consequence.drift is not None:
+                DRIFT.labels(consequence.source, "gone" if consequence.drift == "gone" else "missed").inc()
+        found = [each.message for each in folded.found if "ce-type" in each.message.headers]
+        for name, count in Tally(event.headers["ce-type"] for event in (*events, *found)).items():
             PUBLISHED.labels(name).inc(count)
 
     async def problems(self) -> dict[str, str]:

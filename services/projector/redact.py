@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts import delivery as wire
 from contracts.delivery import Delivery, UnreadableDelivery
+from contracts.drift import DriftFound
 from contracts.envelope import header_value
 from contracts.ledger import (
     DeliveryDiscarded,
@@ -36,6 +37,7 @@ from runtime.bus import LogTrimmed, Message
 from runtime.erase import erase_body, erase_message
 from runtime.postgres import own_fold_lock
 from runtime.reading import Reading
+from services.projector import drift as outbox
 from services.projector import rebuild, retry, shadow
 from services.projector.rebuild import Progress, Work
 from services.projector.shadow import About
@@ -169,6 +171,7 @@ _LEDGER_ROWS = (
     f" (SELECT source, identity FROM {SCHEMA}.{LEDGER.name} WHERE {{where}})"
     f" AND NOT (source = '{SOURCE}' AND kind = ANY(CAST(:spared AS text[]))) ORDER BY stream_seq"
 )
+_DRIFT = f"source = '{SOURCE}' AND kind = '{DriftFound.type}' AND refs && CAST(:refs AS text[])"
 _SHARED = text(
     "SELECT r.ref, count(d.source) AS others, count(*) FILTER (WHERE d.stream_seq < :first) AS trimmed"
     f" FROM unnest(CAST(:refs AS text[])) AS r(ref) LEFT JOIN {SCHEMA}.{LEDGER.name} AS d"
@@ -188,10 +191,13 @@ _ERASE_NOTICES = text(
 
 async def look(work: Work, selection: Selection) -> Plan:
     """Find everything that came of the selected deliveries. Writes nothing; raises Disagreement."""
-    statement = text(_LEDGER_ROWS.format(where=selection.where))
     async with work.engine.connect() as connection:
-        rows = await connection.execute(statement, {**selection.values, "spared": list(_OPERATORS_WORDS)})
-        plan = Plan(selection, [Target(**row) for row in rows.mappings()])
+        plan = Plan(selection, await _targets(connection, selection))
+        # What a table said before, or says since, is in them too.
+        refs = sorted({ref for target in plan.targets for ref in target.refs})
+        known = {target.key for target in plan.targets}
+        drift = await _targets(connection, Selection(_DRIFT, {"refs": refs})) if refs else []
+        plan.targets += [target for target in drift if target.key not in known]
     if plan.targets:
         plan.copies = await _copies(work, plan.targets)
         plan.shared = await _shared(work, plan.targets)
@@ -200,6 +206,12 @@ async def look(work: Work, selection: Selection) -> Plan:
     async with work.engine.connect() as connection:
         plan.notices = await _notices(connection, plan)
     return plan
+
+
+async def _targets(connection: AsyncConnection, selection: Selection) -> list[Target]:
+    statement = text(_LEDGER_ROWS.format(where=selection.where))
+    rows = await connection.execute(statement, {**selection.values, "spared": list(_OPERATORS_WORDS)})
+    return [Target(**row) for row in rows.mappings()]
 
 
 async def _copies(work: Work, targets: Sequence[Target]) -> dict[Key, dict[int, datetime]]:
@@ -306,6 +318,8 @@ async def redact(work: Work, plan: Plan, who: str, why: str) -> Done:
     async with rebuild.alone(work.engine), work.engine.connect() as connection, retry.alone(connection):
         done = Done()
         await rebuild.sweep(work.engine)
+        if await outbox.drain(work.engine, work.nc):
+            done.notes.append("what polls had found was published only now: run this once more")
         words = await _say(work, plan, who, why)
         for place, erase in PLACES:
             done.counts[place] = await erase(work, plan, words, done.notes)

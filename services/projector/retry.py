@@ -29,6 +29,7 @@ from read_models.table import SCHEMA
 from runtime import bus, postgres, streams
 from runtime.bus import LogTrimmed, Message
 from runtime.reading import Reading
+from services.projector import drift
 from services.projector.exclusions import Exclusion, believed
 from services.projector.publish import messages
 from services.projector.rebuild import Progress, Work
@@ -310,11 +311,14 @@ async def _written(writer: Writer, batch: Sequence[Understood], publish: Publish
 def _publishing(work: Work, cut_short: frozenset[int], outcome: Outcome) -> Publish:
     async def publish(folded: Folded) -> None:
         """Events that nobody has heard of yet. Where a retry was cut short, nobody knows: all of them once more."""
-        perhaps = messages(each for each in folded.deliveries if each.delivery.seq in cut_short)
+        told = list(drift.told(folded.deliveries))
+        perhaps = messages(each for each in told if each.delivery.seq in cut_short)
         wanted = folded.new | {message.headers["ce-id"] for message in perhaps}
-        events = [each for each in messages(folded.deliveries) if each.headers["ce-id"] in wanted]
+        events = [each for each in messages(told) if each.headers["ce-id"] in wanted]
         await bus.publish_all(work.nc, streams.EVENTS, events)
         outcome.events += len(events)
+        if folded.found:
+            outcome.events += await drift.drain(work.engine, work.nc)
 
     return publish
 

@@ -20,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.delivery import Delivery, UnreadableDelivery
 from contracts.ledger import DeliveryDiscarded, DeliveryRedacted, SecretExcluded, SetAside
-from contracts.polls import WEBHOOKS
+from contracts.observation import is_observed
+from contracts.polls import WEBHOOKS, ListingCompleted
 from providers.port import Source
 from read_models.deliveries import DeliveryRow
 from read_models.freshness import Freshness, heard
@@ -28,6 +29,8 @@ from read_models.merge import join_all, join_into, joiner
 from read_models.registry import AUDIT, FRESHNESS, LEDGER, READ_MODELS
 from runtime.bus import LogTrimmed
 from runtime.postgres import own_fold_lock, share_fold_lock
+from services.projector import drift
+from services.projector.drift import Change, Consequence, Overtaken, Sights
 from services.projector.exclusions import Exclusion, believed
 from services.projector.settle import Identity, Known, Settled, identity_of, settle
 from services.projector.sql import Sql, as_json
@@ -44,6 +47,8 @@ REFOLD_DELIVERIES_MAX = 200_000
 READY_WITHIN = 200
 """Deliveries that a refold may have to read while it keeps everybody else from folding."""
 READY_ROUNDS_MAX = 5
+OVERTAKEN_MAX = 5
+"""Tries of a transaction that another one keeps overtaking: then its row is there to be locked, so two are enough."""
 
 ReadLog = Callable[[int], Awaitable[Delivery]]
 """From a sequence to its delivery, read from the log."""
@@ -67,6 +72,8 @@ class Folded:
 
     deliveries: Sequence[Understood]
     new: frozenset[str]
+    found: Sequence[Consequence] = ()
+    """What followed from observations: it is in the outbox, to be published from there."""
 
 
 Publish = Callable[[Folded], Awaitable[None]]
@@ -148,20 +155,24 @@ class Writer:
 
     async def _fold(self, batch: Sequence[Understood], *, ledger: bool) -> Folded:
         tried_at = datetime.now(UTC)
-        try:
-            async with self.engine.begin() as connection:
-                await share_fold_lock(connection)
-                await _lock_identities(connection, batch)
-                settled = await self._settle(connection, batch, tried_at)
-                if settled.refold or any(_by_will(understood) for understood in settled.fold):
-                    raise _NeedsTheLockAlone
-                new = await self._merge(connection, batch, settled, ledger=ledger)
-        except _NeedsTheLockAlone:
-            ready = await self._ahead(batch)
-            async with self.engine.begin() as connection:
-                await own_fold_lock(connection)
-                return await self.fold_alone(connection, batch, tried_at, ready, ledger=ledger)
-        return Folded(settled.fold, new)
+        for left in reversed(range(OVERTAKEN_MAX)):
+            try:
+                async with self.engine.begin() as connection:
+                    await share_fold_lock(connection)
+                    await _lock_identities(connection, batch)
+                    settled = await self._settle(connection, batch, tried_at)
+                    if settled.refold or any(_by_will(understood) for understood in settled.fold):
+                        raise _NeedsTheLockAlone
+                    return await self._merge(connection, batch, settled, ledger=ledger, watch=True)
+            except Overtaken:
+                if not left:
+                    raise
+            except _NeedsTheLockAlone:
+                break
+        ready = await self._ahead(batch)
+        async with self.engine.begin() as connection:
+            await own_fold_lock(connection)
+            return await self.fold_alone(connection, batch, tried_at, ready, ledger=ledger, watch=True)
 
     async def _ahead(self, batch: Sequence[Understood]) -> Ready:
         """What the refolds that `batch` asks for will need, gathered before they hold anybody up."""
@@ -192,16 +203,18 @@ class Writer:
         ready: Ready | None = None,
         *,
         ledger: bool = True,
+        watch: bool = False,
     ) -> Folded:
         """Fold a batch in the caller's transaction, during which nobody else writes the schema.
 
-        Without `tried_at` it does not count as a try. `ready` is what was gathered for it before.
+        Without `tried_at` it does not count as a try. `ready` is what was gathered for it before. With `watch`, what
+        observations change goes into the outbox.
         """
         settled = await self._settle(connection, batch, tried_at)
         settled.fold = _still_wanted(settled.fold)
         discarded = await self._folded_against_will(connection, settled.fold, DeliveryDiscarded)
         redacted = await self._folded_against_will(connection, settled.fold, DeliveryRedacted)
-        new = await self._merge(connection, batch, settled, ledger=ledger)
+        merged = await self._merge(connection, batch, settled, ledger=ledger, watch=watch)
         refs = settled.refold | discarded | await self._exclude(connection, settled.fold)
         if refs:
             kept = ready.kept if ready else None
@@ -210,7 +223,7 @@ class Writer:
             # What is to be erased goes, though other deliveries of the same refs cannot be read any more.
             rest = ready.erased if ready else None
             await self.replace(connection, await self.gather(connection, erased, (), rest, missing_ok=True))
-        return Folded(settled.fold, new)
+        return merged
 
     async def refold(
         self, refs: Collection[str], also: Sequence[Entry] = (), *, missing_ok: bool = False
@@ -393,19 +406,48 @@ class Writer:
         return refs
 
     async def _merge(
-        self, connection: AsyncConnection, batch: Iterable[Understood], settled: Settled, *, ledger: bool
-    ) -> frozenset[str]:
+        self,
+        connection: AsyncConnection,
+        batch: Iterable[Understood],
+        settled: Settled,
+        *,
+        ledger: bool,
+        watch: bool,
+    ) -> Folded:
         rows: dict[str, list[Any]] = {LEDGER.name: [*settled.ledger]} if ledger else {}
         # Whatever becomes of a webhook, its sender was heard.
         if heard_of := [*self._heard(batch), *self._heard_once(settled.fold)]:
             rows[FRESHNESS.name] = heard_of
+        sights = drift.sights_of(settled.fold) if watch else {}
         for understood in settled.fold:
+            apart = sights if is_observed(understood.delivery.kind) else {}
             for name, row in understood.rows:
-                rows.setdefault(name, []).append(row)
+                if name not in apart:
+                    rows.setdefault(name, []).append(row)
         if not ledger:
             intended = [ledger_row(understood, None) for understood in settled.fold]
             await connection.execute(self.sql.intend, {"rows": as_json(intended)})
-        return await self.merge_rows(connection, rows)
+        new, changes = await self.merge_rows(connection, rows, sights)
+        found = await self._found(connection, settled.fold, new, changes) if watch else []
+        return Folded(settled.fold, new, found)
+
+    async def _found(
+        self,
+        connection: AsyncConnection,
+        folded: Sequence[Understood],
+        new: frozenset[str],
+        changes: Sequence[Change],
+    ) -> list[Consequence]:
+        """What follows from the observations and the listings of a batch, put into the outbox."""
+        observed = [understood for understood in folded if is_observed(understood.delivery.kind)]
+        listings = drift.listings_of(folded)
+        if not (observed or listings):
+            return []
+        gone = [each for listing in listings for each in await drift.gone_by(connection, *listing)]
+        by_others = {statement.event.id for each in drift.told(folded) for statement in each.statements}
+        found = drift.consequences(self.sources, observed, changes, new - by_others, gone)
+        await drift.put(connection, found)
+        return found
 
     def _heard(self, batch: Iterable[Understood]) -> list[Freshness]:
         deliveries = (understood.delivery for understood in batch)
@@ -431,10 +473,17 @@ class Writer:
         return heard(name, received_at, seq, source.file.quiet_s_max)
 
     async def merge_rows(
-        self, connection: AsyncConnection, rows: Mapping[str, Sequence[Any]]
-    ) -> frozenset[str]:
-        """Merge rows in the registry's order of tables; returns the ids of events that had no row before."""
+        self,
+        connection: AsyncConnection,
+        rows: Mapping[str, Sequence[Any]],
+        sights: Mapping[str, Sights] | None = None,
+    ) -> tuple[frozenset[str], list[Change]]:
+        """Merge rows in the registry's order of tables, and into each table what was observed last.
+
+        Returns the ids of events that had no row before, and the rows that `sights` changed.
+        """
         new: frozenset[str] = frozenset()
+        changes: list[Change] = []
         for model in self.sql.models:
             if model.name in rows:
                 joined = join_all(model, rows[model.name])
@@ -443,7 +492,9 @@ class Writer:
                 )
                 if model is AUDIT:
                     new = frozenset(row.event_id for row in merged if row.inserted)
-        return new
+            if sights and model.name in sights:
+                changes += await drift.merge_sights(connection, model.name, sights[model.name])
+        return new, changes
 
 
 def refused(understood: Understood, error: Exception) -> Understood:
@@ -517,8 +568,13 @@ def _by_will(understood: Understood) -> bool:
 
 
 async def _lock_identities(connection: AsyncConnection, batch: Iterable[Understood]) -> None:
-    """Hold other projectors off the same identities: two bodies of one identity must not be folded side by side."""
-    keys = sorted({_lock_key(identity_of(understood)) for understood in batch})
+    """Hold other projectors off the same identities: two bodies of one identity must not be folded side by side.
+
+    And off the same listings: whoever folds the last of its parts has to see all others.
+    """
+    identities = {identity_of(understood) for understood in batch}
+    listings = {("listing", event.ref) for event in _events(batch, ListingCompleted)}
+    keys = sorted(map(_lock_key, identities | listings))
     await connection.execute(
         text("SELECT count(pg_advisory_xact_lock(k)) FROM unnest(CAST(:keys AS bigint[])) AS k"),
         {"keys": keys},

@@ -162,6 +162,20 @@ async def test_no_answer_to_ingest_is_stored_in_the_operators_name(house: House)
     assert len(OPERATORS_WORDS) + 1 == await house.count(DELIVERIES)
 
 
+async def test_the_poller_says_what_an_advisor_found_and_not_what_somebody_decided(house: House) -> None:
+    async with house.enter("poller") as poller:
+        for subject in (
+            "advisor_finding.found",
+            "advisor_run.finished",
+            "backup.finished",
+            "metric.recorded",
+        ):
+            await poller.js.publish(f"deliveries.odooops.{subject}", b"{}")
+        for subject in ("advisor_finding.dismissed", "advisor_finding.reopened", "gate.evaluated"):
+            assert not await poller.may_publish(f"deliveries.odooops.{subject}")
+    assert 4 == await house.count(DELIVERIES)
+
+
 async def test_the_projector_pulls_reads_acknowledges_and_publishes_events(house: House) -> None:
     async with house.enter("ingest") as ingest:
         for n, body in enumerate((SMALL, LARGE), 1):

@@ -23,6 +23,7 @@ from tests.providers.driving import NOW, source_of
 from tests.providers.polled import Polled, look, polled, reply
 from tests.providers.vercel.deliveries import Body, delivery, listed, observation, page, webhook
 from tests.providers.vercel.test_poll import SECRETS
+from tests.read_models.test_deployments import rows
 from tests.samples import SOURCES
 
 TEAM, PROJECT = "team_9dLw2sKd7fGh5jRb4cpV3nXq", "prj_6yRbTn3kQ9wMx2vLz8hFcJ5dGs4p"
@@ -225,11 +226,21 @@ def history() -> list[Delivery]:
     return [delivery(told(kind, at), received_at=NOW) for kind, at in times.items()]
 
 
-def test_a_deployment_that_webhooks_told_of_differs_by_times_alone_that_the_api_knows_better() -> None:
-    found = drift(deployments.READ_MODEL, SOURCES, history(), observation(listed("READY")))
+def test_a_deployment_that_webhooks_told_of_is_no_drift_though_the_api_knows_its_times_better() -> None:
+    told, seen = history(), observation(listed("READY"))
 
-    assert {"created_at", "deployed_at"} == set(found)
-    assert all(after < before for before, after in found.values())
+    assert {} == drift(deployments.READ_MODEL, SOURCES, told, seen)
+    [row] = rows(deployments.READ_MODEL, [*told, seen]).values()
+    assert (listed("READY")["created"], listed("READY")["ready"]) == (
+        millis(row.created_at),
+        millis(row.deployed_at),
+    )
+
+
+def test_a_deployment_whose_creation_was_not_told_differs_by_it() -> None:
+    assert {"created_at"} == set(
+        drift(deployments.READ_MODEL, SOURCES, history()[1:], observation(listed("READY")))
+    )
 
 
 def test_a_deployment_whose_end_was_not_told_differs_by_its_status() -> None:

@@ -86,6 +86,7 @@ async def projecting(
     async with asyncio.TaskGroup() as group:
         for projector in projectors:
             group.create_task(projector.work())
+            group.create_task(projector.keep_draining())
         try:
             yield projectors
         finally:
@@ -159,7 +160,7 @@ def environment(broker: Broker, database: Database) -> dict[str, str]:
 _KILLED_AT = """
 import os, signal, sys
 from runtime import bus, process
-from services.projector import app, write
+from services.projector import app, drift, write
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -170,7 +171,7 @@ sys.exit(process.run("projector", app.main))
 PLACES = {
     "between two tables of one transaction": (
         "merge = write.Writer.merge_rows\n"
-        "async def half(self, connection, rows):\n"
+        "async def half(self, connection, rows, *sights):\n"
         "    await merge(self, connection, {name: rows[name] for name in list(rows)[:2]})\n"
         "    die()\n"
         "write.Writer.merge_rows = half"
@@ -179,10 +180,17 @@ PLACES = {
     "after publishing, before the acknowledgement": "app.Projector._count = die",
 }
 
+A_DRIFT_NOT_SAID = "after the commit of a drift, before publishing"
+_OF_DRIFT = {
+    A_DRIFT_NOT_SAID: (
+        "async def nothing(self):\n    pass\napp.Projector.keep_draining = nothing\ndrift.drain = die"
+    )
+}
+
 
 def run_until_killed(broker: Broker, database: Database, place: str) -> None:
     """A real projector process that dies by SIGKILL at `place`; returns when it is dead."""
-    code = _KILLED_AT.format(patch=PLACES[place])
+    code = _KILLED_AT.format(patch=(PLACES | _OF_DRIFT)[place])
     finished = subprocess.run(
         [sys.executable, "-c", code],
         env=environment(broker, database),

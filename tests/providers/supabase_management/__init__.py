@@ -1,0 +1,1 @@
+"""Supabase's management API: what a poll asks, says and never stores."""

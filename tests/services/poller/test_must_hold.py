@@ -1,0 +1,207 @@
+"""Webhooks get lost, and the poll makes it good: GitHub lived through with and without losses, on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from services.poller import turn
+from services.poller.run import Report
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.api import Api
+from tests.services.poller.running import Shop
+
+from contracts.delivery import Delivery
+from contracts.observation import is_observed
+from contracts.polls import ListingCompleted
+from contracts.ssot import Api as DeclaredApi
+from providers.port import Source
+from providers.registry import PROVIDERS
+from read_models.registry import READ_MODELS
+from runtime import bus, postgres, streams
+from services.projector.rebuild import rebuild
+from services.projector.sql import Sql
+from services.projector.understand import understand
+from services.projector.write import Writer
+from tests.conftest import Broker
+from tests.samples import SOURCES
+from tests.servers import Database, Postgres, fresh_database
+from tests.services.poller.repository import NAME, Repository
+from tests.services.projector.rebuilding import working
+from tests.services.projector.running import project_all, store_batch
+from tests.tables import count, snapshot
+
+pytestmark = pytest.mark.anyio
+
+LOST_SHARE = 0.2
+BATCH = 200
+TOKEN = b"a token"
+THINGS = tuple(model for model in READ_MODELS if model.watched)
+LOGS = ("platform_events", "run_events")
+
+Rows = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    made = postgres.make_engine(database.url("projector"), "test")
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+async def unharmed(postgres_server: Postgres, anyio_backend: object) -> AsyncIterator[AsyncEngine]:
+    """A second database: what the tables say where no webhook is lost."""
+    with fresh_database(postgres_server) as other:
+        made = postgres.make_engine(other.url("projector"), "test")
+        yield made
+        await made.dispose()
+
+
+def github(api: Api) -> Source:
+    """The repository's source, with its API at `api`."""
+    declared = DeclaredApi(base_url=api.address, auth="bearer", secret="GITHUB_TOKEN")
+    file = SOURCES["github"].file.model_copy(update={"api": declared, "options": {"repositories": [NAME]}})
+    options = PROVIDERS["github"].options.model_validate(file.options)
+    return replace(SOURCES["github"], file=file, options=options)
+
+
+async def poll(shop: Shop, source: Source) -> list[Report]:
+    """One round: every scope of a source."""
+    reports = []
+    assert source.provider.polling is not None
+    for scope in source.provider.polling.scopes(source):
+        work = shop.work()
+        ordered = turn.order(source, scope, "manual")
+        run = turn.prepare(work, ordered, TOKEN)
+        held = await turn.begin(work, ordered, await work.leases.look(source.name, scope.name))
+        assert held is not None
+        reports.append(await turn.carry_out(work, ordered, run, held))
+    return reports
+
+
+async def stored(broker: Broker, after: int = 0) -> list[Delivery]:
+    """The log behind a sequence."""
+    last = (await broker.js.stream_info(streams.DELIVERIES)).state.last_seq
+    return [await bus.read_delivery(broker.js, seq) for seq in range(after + 1, last + 1)]
+
+
+async def fold(engine: AsyncEngine, deliveries: Sequence[Delivery], first_seq: int) -> None:
+    """Fold deliveries as if they stood in a log of their own from `first_seq` on."""
+
+    async def unread(seq: int) -> Delivery:
+        raise AssertionError(f"nothing is read back, and {seq} neither")
+
+    writer = Writer(engine, Sql.of(), SOURCES, unread)
+    placed = [replace(each, seq=seq) for seq, each in enumerate(deliveries, first_seq)]
+    for start in range(0, len(placed), BATCH):
+        await writer.fold([understand(SOURCES, each) for each in placed[start : start + BATCH]])
+
+
+async def things(engine: AsyncEngine) -> Rows:
+    """The tables about things by table and ref: what polls watch of each row, and whether the thing is there."""
+    found: Rows = {}
+    async with engine.connect() as connection:
+        for model in THINGS:
+            columns = ", ".join(f"'{name}', t.{name}" for name in model.watched if name != "deleted_at")
+            statement = f"SELECT t.{model.ref_column} AS ref, jsonb_build_object({columns}) AS said"
+            for row in await connection.execute(text(f"{statement} FROM ops.{model.name} AS t")):
+                found[model.name, row.ref] = dict(row.said)
+        here = (
+            "SELECT work_item_ref AS ref, COALESCE(deleted OR gone, deleted) AS away FROM ops.work_items_now"
+        )
+        for row in await connection.execute(text(here)):
+            found["work_items", row.ref]["away"] = row.away
+    return found
+
+
+def unlike(some: Rows, others: Rows) -> set[str]:
+    """The refs that are not alike."""
+    return {key[1] for key in some.keys() | others.keys() if some.get(key) != others.get(key)}
+
+
+async def told(engine: AsyncEngine, guids: Iterable[str]) -> dict[str, set[str]]:
+    """What the logs hold of some webhooks, by log."""
+    found = {}
+    async with engine.connect() as connection:
+        for log in LOGS:
+            rows = await connection.execute(
+                text(f"SELECT event_id FROM ops.{log} WHERE delivery = ANY(:names)"),
+                {"names": [f"github:{guid}" for guid in guids]},
+            )
+            found[log] = set(rows.scalars())
+    return found
+
+
+async def drifted(engine: AsyncEngine) -> dict[str, str]:
+    async with engine.connect() as connection:
+        rows = await connection.execute(text("SELECT ref, cause FROM ops.drift_now"))
+        return {row.ref: row.cause for row in rows}
+
+
+def polled(deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """What polls saw and listed."""
+    return [each for each in deliveries if is_observed(each.kind) or each.kind == ListingCompleted.type]
+
+
+async def test_a_poll_makes_good_what_lost_webhooks_would_have_told(
+    shop: Shop, broker: Broker, database: Database, engine: AsyncEngine, unharmed: AsyncEngine
+) -> None:
+    repository = Repository()
+    repository.serve(shop.api)
+    source = github(shop.api)
+
+    # All goes well at first, and a poll finds nothing to mend.
+    repository.live(60)
+    await store_batch(broker, repository.deliveries())
+    await project_all(broker, engine)
+    assert ["success"] * 2 == [report.status for report in await poll(shop, source)]
+    await project_all(broker, engine)
+    assert {} == await drifted(engine)
+    await fold(unharmed, repository.deliveries(), 1)
+    await fold(unharmed, polled(await stored(broker)), 1_000)
+
+    # Then one webhook in five is lost.
+    already, quiet = len(repository.sent), await stored(broker)
+    repository.live(240, LOST_SHARE)
+    arrived = [each.delivery() for each in repository.sent[already:] if each.delivered]
+    await store_batch(broker, arrived)
+    await project_all(broker, engine)
+    await fold(unharmed, [each.delivery() for each in repository.sent[already:]], 2_000)
+    lost = [each.guid for each in repository.sent if not each.delivered]
+    differ = unlike(await things(engine), await things(unharmed))
+    assert len(lost) > 20
+    assert len(differ) > 10
+
+    before_the_poll = len(quiet) + len(arrived)
+    assert ["success"] * 2 == [report.status for report in await poll(shop, source)]
+    await project_all(broker, engine)
+    await fold(unharmed, polled(await stored(broker, before_the_poll)), 5_000)
+
+    assert set() == unlike(await things(engine), await things(unharmed))
+    assert differ == set(await drifted(engine))
+    async with unharmed.connect() as connection:
+        said = await connection.execute(
+            text("SELECT message_id FROM projector.outbox WHERE subject LIKE '%drift%'")
+        )
+        assert [] == said.all(), "where nothing was lost, nothing had drifted"
+
+    # What was lost comes again, since the poll had asked for it.
+    assert sorted(lost) == sorted(repository.asked_again)
+    again = repository.redelivered(lost)
+    await store_batch(broker, again)
+    await project_all(broker, engine)
+    guids = [each.guid for each in repository.sent]
+    assert await told(unharmed, guids) == await told(engine, guids)
+    assert differ == set(await drifted(engine))
+    assert {"missed", "gone"} == set((await drifted(engine)).values())
+
+    # And the log says all of it.
+    before = await snapshot(engine)
+    async with working(broker, database) as work:
+        await rebuild(work, limit=0, dry_run=False)
+    assert before == await snapshot(engine)
+    assert 0 == await count(engine, "deliveries", "status NOT IN ('projected', 'ignored')")

@@ -1,0 +1,412 @@
+"""What a poll finds to be other than the tables: told once, whatever happens, and never by a rebuild."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
+from prometheus_client import REGISTRY
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from contracts import own
+from contracts.delivery import Delivery, body_sha256
+from contracts.drift import VALUE_CHARS_MAX, shown
+from contracts.webhooks import RedeliveryAsked
+from runtime import bus, streams
+from services.projector import drift, redact, retry
+from services.projector.rebuild import rebuild
+from services.projector.retry import Outcome, Selection
+from services.projector.understand import parked
+from tests.conftest import Broker
+from tests.providers.digitalocean.answers import observed as droplet_item
+from tests.read_models.test_digitalocean import whole
+from tests.servers import Database
+from tests.services.projector.drifting import REF, issue, listed, minute, seen, webhook
+from tests.services.projector.rebuilding import working
+from tests.services.projector.running import (
+    A_DRIFT_NOT_SAID,
+    project_all,
+    run_until_killed,
+    shorten_ack_wait,
+    store,
+    store_batch,
+)
+from tests.tables import count, snapshot
+
+pytestmark = pytest.mark.anyio
+
+
+async def told(broker: Broker, engine: AsyncEngine, *deliveries: Delivery, projectors: int = 1) -> None:
+    """Store deliveries one after the other and fold all, and what follows from them."""
+    await store(broker, deliveries)
+    await project_all(broker, engine, projectors)
+
+
+async def drifts(engine: AsyncEngine) -> list[dict[str, Any]]:
+    async with engine.connect() as connection:
+        rows = await connection.execute(
+            text(
+                "SELECT d.*, n.cause FROM ops.drift AS d JOIN ops.drift_now AS n USING (event_id) ORDER BY d.ref"
+            )
+        )
+        return [dict(row) for row in rows.mappings()]
+
+
+async def known(engine: AsyncEngine) -> bool:
+    return bool(await count(engine, "drift"))
+
+
+async def messages(broker: Broker) -> list[RawStreamMsg]:
+    """What is in EVENTS."""
+    last = (await broker.js.stream_info(streams.EVENTS)).state.last_seq
+    found = []
+    for seq in range(1, last + 1):
+        with suppress(NotFoundError):
+            found.append(await broker.js.get_msg(streams.EVENTS, seq))
+    return found
+
+
+def type_of(message: RawStreamMsg) -> str:
+    return str((message.headers or {})["ce-type"])
+
+
+async def published(broker: Broker, *types: str) -> list[str]:
+    """The events of some types, in the order in which they were published."""
+    return [found for message in await messages(broker) if (found := type_of(message)) in types]
+
+
+OPENED = webhook("opened", issue(7, minute(0)), minute(0))
+CLOSED = issue(7, minute(5), closed=True)
+LOST = seen(CLOSED, minute(10))
+"""That the issue was closed is known by a poll only."""
+
+
+async def test_what_a_lost_webhook_would_have_told_is_healed_told_and_explained(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    before = REGISTRY.get_sample_value("odooops_drift_total", {"source": "github", "cause": "missed"}) or 0.0
+
+    await told(broker, engine, OPENED, LOST)
+
+    [found] = await drifts(engine)
+    assert (f"{REF}7", "work_items", "different", "github", "missed") == tuple(
+        found[name] for name in ("ref", "model", "kind", "source", "cause")
+    )
+    assert {"status", "provider_status", "closed_at", "updated_at"} == set(found["columns"])
+    assert ("open", "done") == (found["was"]["status"], found["found"]["status"])
+    assert (minute(5), minute(10), LOST.name) == (
+        found["changed_at"],
+        found["observed_at"],
+        found["delivery"],
+    )
+    assert 1 == await count(engine, "work_items", "status = 'done'")
+    assert ["work_item.opened", "work_item.observed", "drift.found"] == await published(
+        broker, "work_item.opened", "work_item.observed", "drift.found"
+    )
+    assert found["missed"] == [
+        (message.headers or {})["ce-id"]
+        for message in await messages(broker)
+        if type_of(message) == "work_item.observed"
+    ]
+    assert before + 1 == REGISTRY.get_sample_value(
+        "odooops_drift_total", {"source": "github", "cause": "missed"}
+    )
+
+
+async def test_a_row_that_was_not_there_is_missing(broker: Broker, engine: AsyncEngine) -> None:
+    await told(broker, engine, LOST)
+
+    [found] = await drifts(engine)
+    assert ("missing", [], {}) == (found["kind"], found["columns"], found["was"])
+    assert "done" == found["found"]["status"]
+
+
+async def test_an_observation_that_changes_nothing_publishes_nothing(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    same = issue(7, minute(0))
+    await told(broker, engine, OPENED, seen(same, minute(10)))
+    await told(broker, engine, seen(same, minute(20)), seen(issue(7, minute(-5)), minute(30)))
+
+    assert [] == await drifts(engine)
+    assert ["work_item.opened"] == await published(
+        broker, "work_item.opened", "work_item.observed", "drift.found"
+    )
+    assert 0 == await count(engine, "deliveries", "status <> 'projected'")
+
+
+@pytest.mark.parametrize("order", ["webhook first", "poll first"])
+async def test_what_is_told_in_the_same_batch_is_not_drift(
+    broker: Broker, engine: AsyncEngine, order: str
+) -> None:
+    pair = [webhook("closed", CLOSED, minute(10)), LOST]
+    await store_batch(broker, [OPENED, *(pair if order == "webhook first" else reversed(pair))])
+
+    await project_all(broker, engine)
+
+    assert [] == await drifts(engine)
+    assert ["work_item.opened", "work_item.closed"] == await published(
+        broker, "work_item.opened", "work_item.closed", "work_item.observed", "drift.found"
+    )
+
+
+async def test_of_a_source_that_is_only_polled_what_changes_is_news_and_no_drift(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    off = {"id": 3, "name": "web", "status": "off", "tags": []}
+    first, same, changed = (
+        replace(droplet_item("droplet", item, at=minute(n), scope="droplets"), seq=0, identity=f"run{n}")
+        for n, item in ((0, off), (10, off), (20, off | {"status": "active"}))
+    )
+    await told(broker, engine, first, same, changed)
+
+    assert [] == await drifts(engine)
+    assert ["droplet.observed"] * 2 == await published(broker, "droplet.observed", "drift.found")
+
+
+async def test_a_crash_between_commit_and_publishing_loses_no_drift(
+    broker: Broker, database: Database, engine: AsyncEngine
+) -> None:
+    await told(broker, engine, OPENED)
+    await shorten_ack_wait(broker)
+    await store(broker, [LOST])
+    run_until_killed(broker, database, A_DRIFT_NOT_SAID)
+    assert 1 == await count(engine, "work_items", "status = 'done'")
+    assert [] == await drifts(engine)
+
+    await project_all(broker, engine)
+
+    assert 1 == len(await drifts(engine))
+    assert ["work_item.observed", "drift.found"] == await published(
+        broker, "work_item.observed", "drift.found"
+    )
+    async with engine.connect() as connection:
+        assert 0 == (await connection.execute(text("SELECT count(*) FROM projector.outbox"))).scalar_one()
+
+
+async def test_what_is_published_twice_after_a_crash_is_stored_once(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    await told(broker, engine, OPENED)
+    await told(broker, engine, LOST)
+    async with engine.begin() as connection:
+        [message] = [each for each in await messages(broker) if type_of(each) == "work_item.observed"]
+        statement = text(
+            "INSERT INTO projector.outbox (message_id, subject, headers, data)"
+            " VALUES (:id, :subject, CAST(:headers AS jsonb), :data)"
+        )
+        await connection.execute(
+            statement,
+            {
+                "id": (message.headers or {})["ce-id"],
+                "subject": message.subject,
+                "headers": json.dumps(message.headers),
+                "data": (message.data or b"").decode(),
+            },
+        )
+
+    assert 1 == await drift.drain(engine, broker.nc)
+
+    assert ["work_item.observed"] == await published(broker, "work_item.observed")
+
+
+async def test_several_projectors_tell_of_each_thing_once(broker: Broker, engine: AsyncEngine) -> None:
+    many = [seen(issue(n % 20, minute(0)), minute(10), run=f"run{n}") for n in range(600)]
+    await store_batch(broker, many)
+
+    await project_all(broker, engine, 3)
+
+    assert [f"{REF}{n}" for n in sorted(range(20), key=str)] == [each["ref"] for each in await drifts(engine)]
+    assert {"missing"} == {each["kind"] for each in await drifts(engine)}
+
+
+async def test_rebuild_and_verify_find_no_drift_anew(
+    broker: Broker, database: Database, engine: AsyncEngine
+) -> None:
+    await told(broker, engine, OPENED, LOST, *listed(minute(20), [7]), *listed(minute(30), []))
+    before, last = await snapshot(engine), (await broker.js.stream_info(streams.DELIVERIES)).state.last_seq
+    assert 2 == len(before["drift"])
+
+    async with working(broker, database) as work:
+        assert all(each.equal for each in (await rebuild(work, limit=5, dry_run=True)).compared)
+        await rebuild(work, limit=0, dry_run=False)
+
+    assert before == await snapshot(engine)
+    assert last == (await broker.js.stream_info(streams.DELIVERIES)).state.last_seq
+
+
+async def test_an_observation_that_was_parked_tells_when_it_is_retried(
+    broker: Broker, database: Database, engine: AsyncEngine
+) -> None:
+    await told(broker, engine, OPENED)
+    await store(broker, [LOST])
+    async with working(broker, database) as work:
+        read = await bus.read_delivery(broker.js, 2)
+        await work.writer("ops").fold([parked(read, "shape_mismatch", "older code did not understand it")])
+        outcome = Outcome()
+        await retry.retry(work, Selection(), outcome)
+
+    await project_all(broker, engine)
+
+    assert 1 == len(await drifts(engine))
+    assert ["work_item.observed", "drift.found"] == await published(
+        broker, "work_item.observed", "drift.found"
+    )
+
+
+# Gone.
+
+
+async def test_what_a_whole_listing_does_not_show_is_drift_once(broker: Broker, engine: AsyncEngine) -> None:
+    first = [OPENED, seen(issue(7, minute(0)), minute(1)), *listed(minute(1), [7])]
+    await told(broker, engine, *first, *listed(minute(20), []))
+    await told(broker, engine, *listed(minute(40), []))
+
+    [found] = await drifts(engine)
+    assert (f"{REF}7", "work_items", "gone", "gone", minute(20)) == tuple(
+        found[name] for name in ("ref", "model", "kind", "cause", "observed_at")
+    )
+    assert 0 == await count(engine, "deliveries", "status <> 'projected'")
+
+
+async def test_what_comes_back_and_goes_again_is_told_again(broker: Broker, engine: AsyncEngine) -> None:
+    sight = seen(issue(7, minute(0)), minute(1))
+    for n, numbers in enumerate([[7], [], [7], []]):
+        await told(broker, engine, *([sight] if n == 0 else []), *listed(minute(10 + n), numbers))
+
+    gone = [each["observed_at"] for each in await drifts(engine) if each["kind"] == "gone"]
+    assert [minute(11), minute(13)] == sorted(gone)
+
+
+async def test_what_was_deleted_by_word_is_not_told_to_be_gone(broker: Broker, engine: AsyncEngine) -> None:
+    sight = seen(issue(7, minute(0)), minute(1))
+    deleted = webhook("deleted", issue(7, minute(5)), minute(5))
+    await told(broker, engine, OPENED, sight, *listed(minute(1), [7]), deleted, *listed(minute(20), []))
+
+    assert [] == await drifts(engine)
+
+
+async def test_a_listing_of_which_a_part_is_missing_tells_of_nothing(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    numbers = range(1, 1_100)
+    first, *others = listed(minute(20), numbers)
+    assert others
+    sights = [seen(issue(n, minute(0)), minute(1)) for n in (1, 2_000)]
+    await told(broker, engine, *sights, *listed(minute(2), [1, 2_000]), *others)
+    assert [] == [each for each in await drifts(engine) if each["kind"] == "gone"]
+
+    await told(broker, engine, first)
+
+    assert [f"{REF}2000"] == [each["ref"] for each in await drifts(engine) if each["kind"] == "gone"]
+
+
+async def test_a_droplet_that_is_gone_is_news_and_no_drift(broker: Broker, engine: AsyncEngine) -> None:
+    item = {"id": 3, "name": "web", "status": "active", "tags": []}
+    sight = replace(droplet_item("droplet", item, at=minute(0), scope="droplets"), seq=0)
+    here = replace(whole(0, minute(0), "digitalocean:droplet/3"), seq=0)
+    away = [replace(whole(0, minute(n)), seq=0) for n in (10, 20)]
+    await told(broker, engine, sight, here, *away)
+
+    assert [] == await drifts(engine)
+    [message] = [each for each in await messages(broker) if type_of(each) == "resource.gone"]
+    assert ("digitalocean:droplet/3", "do_droplets") == tuple(
+        json.loads(message.data or b"")[name] for name in ("ref", "model")
+    )
+
+
+# The cause.
+
+
+def late(n: float, identity: str = "late") -> Delivery:
+    return webhook("closed", CLOSED, minute(n), identity)
+
+
+ASKED = own.delivery_of(
+    RedeliveryAsked(
+        source="github", ref="github:hook/1", occurred_at=minute(11), scope="repos/a/b", deliveries=["late"]
+    ),
+    "poll",
+    minute(11),
+)
+POISON = replace(
+    webhook("opened", issue(9, minute(4)), minute(4), "poison"),
+    body=b"{}",
+    body_sha256=body_sha256(b"{}"),
+)
+
+
+@pytest.mark.parametrize(
+    ("cause", "others"),
+    [
+        ("missed", []),
+        ("late", [late(12)]),
+        ("missed", [late(10 + 61)]),
+        ("missed", [ASKED, late(12)]),
+        ("late", [ASKED, late(12, "of-itself")]),
+        ("unknown", [POISON]),
+    ],
+    ids=[
+        "nothing came",
+        "it came soon",
+        "hours later",
+        "we had asked",
+        "we had asked for another",
+        "one is parked",
+    ],
+)
+async def test_the_cause_follows_from_what_else_came(
+    broker: Broker, engine: AsyncEngine, cause: str, others: Sequence[Delivery]
+) -> None:
+    await told(broker, engine, OPENED, LOST)
+    await told(broker, engine, *others)
+
+    assert [cause] == [each["cause"] for each in await drifts(engine)]
+
+
+# Values, and their erasure.
+
+
+async def test_a_redaction_erases_what_the_table_said_before(
+    broker: Broker, database: Database, engine: AsyncEngine
+) -> None:
+    secret = issue(7, minute(0), title="A secret")
+    await told(
+        broker,
+        engine,
+        webhook("opened", secret, minute(0)),
+        seen(issue(7, minute(5), title="New"), minute(10)),
+    )
+    [found] = await drifts(engine)
+    assert "A secret" == found["was"]["title"]
+
+    async with working(broker, database) as work:
+        opened = redact.of_sequence(1)
+        await redact.redact(work, await redact.look(work, opened), "somebody", "asked for")
+    await project_all(broker, engine)
+
+    async with engine.connect() as connection:
+        for table in ("ops.drift", "ops.platform_events", "ops.work_items", "projector.outbox"):
+            rows = (await connection.execute(text(f"SELECT to_jsonb(t) FROM {table} AS t"))).scalars()
+            assert [] == [row for row in rows if "A secret" in json.dumps(row)]
+    assert [] == [message for message in await messages(broker) if b"A secret" in (message.data or b"")]
+    last = (await broker.js.stream_info(streams.DELIVERIES)).state.last_seq
+    for seq in range(3, last + 1):
+        with suppress(NotFoundError):
+            message = await broker.js.get_msg(streams.DELIVERIES, seq)
+            assert b"A secret" not in (message.data or b"")
+
+
+def test_a_long_value_is_shown_by_its_beginning() -> None:
+    long = "x" * (VALUE_CHARS_MAX + 1)
+    assert {"a": "x" * VALUE_CHARS_MAX + "…", "b": 1, "c": None} == shown({"a": long, "b": 1, "c": None})
+    [cut] = shown({"labels": [long]}).values()
+    assert cut.startswith('["xxx')
+    assert VALUE_CHARS_MAX + 1 == len(cut)
