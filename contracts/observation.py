@@ -13,6 +13,7 @@ from typing import Any
 
 from contracts.delivery import Delivery, MalformedName, Via, body_sha256, require_identity
 from contracts.text import NotJson, clean_value
+from contracts.version import micros
 
 OBSERVED = "observed"
 WORK_ITEM_KINDS = frozenset(("issue", "pull_request", "work_item"))
@@ -64,10 +65,13 @@ def observed_body(scope: str, item: Any) -> bytes:
 def observation(
     *, source: str, ref: str, kind: str, body: bytes, via: Via, run_id: str, fetched_at: datetime
 ) -> Delivery:
-    """The delivery that shows one thing; `body` is an `observed_body`. One run shows each ref once."""
+    """The delivery that shows one thing as it was when it was fetched; `body` is an `observed_body`.
+
+    One run may show a thing twice: as two kinds, or again after it has changed.
+    """
     return Delivery(
         source=source,
-        identity=_identity(run_id, ref),
+        identity=_identity(run_id, f"{kind}:{ref}@{micros(fetched_at)}"),
         kind=observed_kind(kind),
         via=via,
         received_at=fetched_at,
@@ -76,9 +80,9 @@ def observation(
     )
 
 
-def _identity(run_id: str, ref: str) -> str:
-    """Run and ref; the ref's hash where an identity cannot hold the ref itself."""
+def _identity(run_id: str, sight: str) -> str:
+    """Run and sight; the sight's hash where an identity cannot hold the sight itself."""
     try:
-        return require_identity(f"{run_id}:{ref}")
+        return require_identity(f"{run_id}:{sight}")
     except MalformedName:
-        return require_identity(f"{run_id}:{hashlib.sha256(ref.encode()).hexdigest()}")
+        return require_identity(f"{run_id}:{hashlib.sha256(sight.encode()).hexdigest()}")

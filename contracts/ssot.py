@@ -139,9 +139,14 @@ class EnvironmentRule(Strict):
         """The traits that it states, each with its patterns. Kept: every build and deployment asks every rule."""
         return tuple((trait, tuple(patterns)) for trait in TRAITS if (patterns := getattr(self, trait)))
 
-    def matches(self, traits: Mapping[str, Iterable[str]]) -> bool:
-        """Whether every stated trait has a value that one of its patterns fits (`*` stands for any text)."""
+    def matches(self, traits: Mapping[str, Iterable[str]], hidden: str | None = None) -> bool:
+        """Whether every stated trait has a value that one of its patterns fits (`*` stands for any text).
+
+        A trait that is `hidden` might fit.
+        """
         for trait, patterns in self.stated:
+            if trait == hidden:
+                continue
             values = traits.get(trait, ())
             if not any(fnmatchcase(value, pattern) for value in values for pattern in patterns):
                 return False
@@ -165,15 +170,22 @@ class Environments:
 
     def of(self, **traits: str | Iterable[str] | None) -> Env:
         """The environment of a thing with these traits (see EnvironmentRule), `unknown` where no rule fits."""
-        given = {
-            name: (value,) if isinstance(value, str) else tuple(value)
-            for name, value in traits.items()
-            if value is not None
-        }
-        for rule in self.rules:
-            if rule.matches(given):
-                return rule.env
-        return "unknown"
+        given = _given(traits)
+        return next((rule.env for rule in self.rules if rule.matches(given)), "unknown")
+
+    def surely_of(self, hidden: str, **traits: str | Iterable[str] | None) -> Env | None:
+        """The environment of a thing of which one trait is not shown; None where that trait might decide."""
+        given = _given(traits)
+        decisive = next((rule for rule in self.rules if rule.matches(given, hidden)), None)
+        return decisive.env if decisive and decisive.matches(given) else None
+
+
+def _given(traits: Mapping[str, str | Iterable[str] | None]) -> dict[str, tuple[str, ...]]:
+    return {
+        name: (value,) if isinstance(value, str) else tuple(value)
+        for name, value in traits.items()
+        if value is not None
+    }
 
 
 class IntegrationFields(BaseModel):

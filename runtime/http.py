@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     stop_after_attempt,
-    stop_after_delay,
+    stop_before_delay,
     wait_random_exponential,
 )
 
@@ -63,17 +64,35 @@ class Answer:
     @property
     def retry_after_s(self) -> float | None:
         """How long it asks to wait, at most RETRY_AFTER_S_MAX; None where it does not say."""
+        stated = self.stated_retry_after_s
+        return None if stated is None else min(stated, RETRY_AFTER_S_MAX)
+
+    @property
+    def stated_retry_after_s(self) -> float | None:
+        """The same, however long."""
         stated = self.headers.get("retry-after", "").strip()
         if stated.isascii() and stated.isdigit():
             # Cut before converting: Python refuses to read numbers of thousands of digits.
-            return min(float(stated[:10]), RETRY_AFTER_S_MAX)
+            return float(stated[:10])
         try:
             at = parsedate_to_datetime(stated)
         except ValueError:
             return None
         if at.tzinfo is None:
             at = at.replace(tzinfo=UTC)
-        return min(max(0.0, (at - datetime.now(UTC)).total_seconds()), RETRY_AFTER_S_MAX)
+        return max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long an answer that is worth it is waited for."""
+
+    within_s: float
+    """No attempt begins later than this after the first."""
+    sat_out_s_max: float
+    """An answer that asks for a longer pause than this is not sat out: the caller gets it and decides."""
+    pause_s: Callable[[Answer], float | None]
+    """For how long an answer asks to be left alone. A 403 that does is repeated after it, as a 429 is."""
 
 
 class HttpClient:
@@ -106,23 +125,27 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
         json: Any = None,
+        patience: Patience | None = None,
     ) -> Answer:
         """The answer to a request, of whatever status; raises NotSent or NoAnswer, each with a short reason.
 
-        At most ATTEMPTS_MAX attempts: where no connection could be made, and, if the request is `repeatable`,
-        after a lost answer, a 5xx or a 429 whose Retry-After is short.
+        At most ATTEMPTS_MAX attempts, whatever goes wrong with each: where no connection could be made, and, if the
+        request is `repeatable`, after a lost answer, a 5xx or a 429 whose pause is short, or as `patience` says.
         """
+        patient = patience or Patience(
+            within_s=ATTEMPTS_S_MAX, sat_out_s_max=RETRY_AFTER_WAITED_S_MAX, pause_s=_retry_after_s
+        )
 
         def again(state: RetryCallState) -> bool:
             assert state.outcome is not None
             error = state.outcome.exception()
             if error is not None:
                 return isinstance(error, NotSent) or (repeatable and isinstance(error, NoAnswer))
-            return repeatable and _worth_repeating(state.outcome.result())
+            return repeatable and _worth_repeating(state.outcome.result(), patient)
 
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(ATTEMPTS_MAX) | stop_after_delay(ATTEMPTS_S_MAX),
-            wait=_pause_s,
+            stop=stop_after_attempt(ATTEMPTS_MAX) | stop_before_delay(patient.within_s),
+            wait=partial(_pause_s, patient),
             retry=again,
             retry_error_callback=_last_outcome,
         )
@@ -156,19 +179,24 @@ class HttpClient:
         return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, bytes(body))
 
 
-def _worth_repeating(answer: Answer) -> bool:
-    if answer.status != 429 and answer.status < 500:
+def _retry_after_s(answer: Answer) -> float | None:
+    return None if answer.status == 403 else answer.retry_after_s
+
+
+def _worth_repeating(answer: Answer, patience: Patience) -> bool:
+    asked = patience.pause_s(answer)
+    if answer.status != 429 and answer.status < 500 and not (answer.status == 403 and asked is not None):
         return False
-    return (answer.retry_after_s or 0.0) <= RETRY_AFTER_WAITED_S_MAX
+    return (asked or 0.0) <= patience.sat_out_s_max
 
 
 _backoff_s = wait_random_exponential(multiplier=BACKOFF_S_MIN, max=BACKOFF_S_MAX)
 
 
-def _pause_s(state: RetryCallState) -> float:
+def _pause_s(patience: Patience, state: RetryCallState) -> float:
     assert state.outcome is not None
     if state.outcome.exception() is None:
-        asked: float | None = state.outcome.result().retry_after_s
+        asked = patience.pause_s(state.outcome.result())
         if asked is not None:
             return asked
     return _backoff_s(state)

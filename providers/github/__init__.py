@@ -7,6 +7,8 @@ What we rely on, and the traps: contracts/upstream/github.md
 
 from providers.github.normalize import normalize
 from providers.github.observed import items
+from providers.github.options import GithubOptions
+from providers.github.polling import POLLING
 from providers.github.verify import KEPT_HEADERS, compose, open_verification
 from providers.port import Provider
 
@@ -16,5 +18,7 @@ PROVIDER = Provider(
     verify=open_verification,
     normalize=normalize,
     compose=compose,
+    options=GithubOptions,
     items=items,
+    polling=POLLING,
 )

@@ -95,8 +95,7 @@ def workflow_run(payload: WorkflowRunPayload, delivery: Delivery, source: Source
 def observed_run(run: RunItem, home: Home, delivery: Delivery, source: Source) -> list[Event]:
     """A run attempt as a poll sees it: the same fact as its webhook's, in the same words."""
     rank = _rank_of_status(run.status, run.conclusion)
-    who = run.triggering_actor or run.actor
-    return [_build(run, run.repository, rank, "", delivery, source, who.login if who else None)]
+    return [_build(run, run.repository, rank, "", delivery, source)]
 
 
 def workflow_job(payload: WorkflowJobPayload, delivery: Delivery, source: Source) -> list[Event]:
@@ -119,9 +118,11 @@ def _build(
     action: str,
     delivery: Delivery,
     source: Source,
-    actor: str | None,
+    sender: str | None = None,
     workflow: Named | None = None,
 ) -> BuildEvent:
+    # Not who ended it: a poll does not see that, and one fact has one set of words.
+    who = run.triggering_actor or run.actor
     at = run.updated_at or run.run_started_at or run.created_at or delivery.received_at
     pull_requests = run.pull_requests or []
     return BUILD_EVENTS[rank](
@@ -130,7 +131,7 @@ def _build(
         moment=moment(at, 0, major=rank),
         fact=state_words(run.status, run.conclusion),
         occurred_at=at,
-        actor=actor,
+        actor=who.login if who else sender,
         env=source.environments.of(repository=home.full_name, branch=_own_branch(run, home)),
         repository=home.full_name,
         repository_id=home.id,
@@ -187,7 +188,8 @@ def _job(
         provider_status=job.status,
         provider_conclusion=job.conclusion,
         runner=job.runner_name or None,
-        runner_id=job.runner_id,
+        # No runner has the id 0: like an empty name it says that none took the job.
+        runner_id=job.runner_id or None,
         runner_group=job.runner_group_name or None,
         labels=job.labels or [],
         steps=steps_of(job.steps or []),

@@ -77,15 +77,13 @@ def observed_deployment_status(
         raise Unintelligible(
             "shape_mismatch", "The item's deployment_url is not the address of a deployment."
         )
-    env = source.environments.of(repository=home.full_name, target=status.environment)
     facts = {
         "ref": deployment_ref(number),
         "repository": home.full_name,
         "repository_id": home.id,
         "deployment_id": number,
         "environment": status.environment,
-        # The branch is not shown, so a rule about branches may know more.
-        "env": None if env == "unknown" else env,
+        "env": source.environments.surely_of("branch", repository=home.full_name, target=status.environment),
     }
     actor = status.creator.login if status.creator else None
     return [_changed(status, facts, delivery, actor, _same_as(status, status.creator))]

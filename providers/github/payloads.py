@@ -99,6 +99,9 @@ class WorkflowRun(RunId):
     head_commit: Commit | None = None
     event: str | None = None
     pull_requests: list[Numbered] | None = Field(default=None, fail_fast=True)
+    actor: Account | None = None
+    triggering_actor: Account | None = None
+    """Who asked for this attempt; `actor` is who asked for the first. Old captures have neither."""
     status: str | None = None
     conclusion: str | None = None
     html_url: str | None = None
@@ -462,9 +465,6 @@ class ListedRun(RunId, Addressed):
 
 class RunItem(WorkflowRun, Addressed):
     repository: Repository
-    actor: Account | None = None
-    triggering_actor: Account | None = None
-    """Who asked for this attempt; `actor` is who asked for the first."""
 
 
 class JobItem(WorkflowJob, Addressed):

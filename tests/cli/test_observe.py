@@ -76,7 +76,7 @@ async def test_each_thing_is_a_delivery_of_its_own(observing: Observing) -> None
 
     assert "digitalocean droplets: 3 seen, 3 stored, 0 duplicates\n" == said
     assert [("digitalocean", "observed.droplet", "cli")] * 3 == [(d.source, d.kind, d.via) for d in log]
-    assert ["3164444", "3164459", "3164412"] == [d.identity.rpartition("/")[2] for d in log]
+    assert [3164444, 3164459, 3164412] == [json.loads(d.body)["item"]["id"] for d in log]
     assert 1 == len({d.identity.partition(":")[0] for d in log})
     assert {None} == {d.verified_by for d in log}
 
@@ -114,7 +114,8 @@ async def test_a_whole_listing_is_said_last(observing: Observing) -> None:
         event.part,
         event.parts,
     )
-    assert sorted(d.identity.split(":", 1)[1] for d in things) == event.refs
+    ids = [json.loads(d.body)["item"]["id"] for d in things]
+    assert sorted(f"digitalocean:droplet/{each}" for each in ids) == event.refs
     assert {event.started_at} == {d.received_at for d in things}
 
 

@@ -109,18 +109,18 @@ def test_the_end_of_a_poll_outranks_whoever_closed_it_later_and_that_outranks_it
 
 
 @pytest.mark.parametrize("ref", ["digitalocean:droplet/1", "github:größe/x#1", "a" * 1_000, "with a space"])
-def test_an_observation_has_one_identity_for_each_run_and_ref(ref: str) -> None:
-    def identity(run_id: str, of: str) -> str:
+def test_an_observation_has_one_identity_for_each_run_kind_ref_and_time_of_fetching(ref: str) -> None:
+    def identity(run_id: str = "0197a8c0-5c1e-7d10-9b44-5b8a5c2f0a01", **other: Any) -> str:
+        seen: dict[str, Any] = {"ref": ref, "kind": "issue", "fetched_at": BEGAN} | other
         return observation(
-            source="github",
-            ref=of,
-            kind="issue",
-            body=observed_body("issues", {}),
-            via="poll",
-            run_id=run_id,
-            fetched_at=BEGAN,
+            source="github", body=observed_body("issues", {}), via="poll", run_id=run_id, **seen
         ).identity
 
-    run = "0197a8c0-5c1e-7d10-9b44-5b8a5c2f0a01"
-    assert identity(run, ref) == identity(run, ref)
-    assert 3 == len({identity(run, ref), identity(run, f"{ref}2"), identity("another", ref)})
+    another = [
+        identity("another"),
+        identity(ref=f"{ref}2"),
+        identity(kind="pull_request"),
+        identity(fetched_at=BEGAN + timedelta(seconds=1)),
+    ]
+    assert identity() == identity()
+    assert 5 == len({identity(), *another})

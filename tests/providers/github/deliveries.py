@@ -15,7 +15,8 @@ from contracts.envelope import Event
 from contracts.observation import observed_body, observed_kind
 from contracts.ssot import EnvironmentRule, Environments, ProviderFile
 from providers.github import PROVIDER
-from providers.port import Ignored, Item, NoOptions, Source, Unintelligible
+from providers.github.options import GithubOptions
+from providers.port import Ignored, Item, Source, Unintelligible
 
 FIXTURES = Path(__file__).with_name("fixtures")
 EXPECTED = Path(__file__).with_name("expected")
@@ -49,7 +50,7 @@ SOURCE = Source(
     name="github",
     provider=PROVIDER,
     file=ProviderFile(name="github", endpoint="/webhooks/github"),
-    options=NoOptions(),
+    options=GithubOptions(),
     environments=Environments(
         (
             EnvironmentRule(env="prod", target=["production", "Production"]),

@@ -97,6 +97,8 @@ def test_a_body_without_sender_still_means_something(path: Path) -> None:
     body = json.loads(path.read_bytes())
     body.pop("sender", None)
     body.pop("pusher", None)
+    for field in ("actor", "triggering_actor"):
+        (body.get("workflow_run") or {}).pop(field, None)
     assert {None} == {event.actor for event in normalized(path.parent.name, body)}
 
 

@@ -29,6 +29,7 @@ from services.projector.write import Writer
 from tests.conftest import Broker
 from tests.samples import SOURCES
 from tests.servers import Database, Postgres, fresh_database
+from tests.services.poller.polled import poll
 from tests.services.poller.repository import NAME, Repository
 from tests.services.projector.rebuilding import working
 from tests.services.projector.running import project_all, store_batch
@@ -38,7 +39,6 @@ pytestmark = pytest.mark.anyio
 
 LOST_SHARE = 0.2
 BATCH = 200
-TOKEN = b"a token"
 THINGS = tuple(model for model in READ_MODELS if model.watched)
 LOGS = ("platform_events", "run_events")
 
@@ -67,20 +67,6 @@ def github(api: Api) -> Source:
     file = SOURCES["github"].file.model_copy(update={"api": declared, "options": {"repositories": [NAME]}})
     options = PROVIDERS["github"].options.model_validate(file.options)
     return replace(SOURCES["github"], file=file, options=options)
-
-
-async def poll(shop: Shop, source: Source) -> list[Report]:
-    """One round: every scope of a source."""
-    reports = []
-    assert source.provider.polling is not None
-    for scope in source.provider.polling.scopes(source):
-        work = shop.work()
-        ordered = turn.order(source, scope, "manual")
-        run = turn.prepare(work, ordered, TOKEN)
-        held = await turn.begin(work, ordered, await work.leases.look(source.name, scope.name))
-        assert held is not None
-        reports.append(await turn.carry_out(work, ordered, run, held))
-    return reports
 
 
 async def stored(broker: Broker, after: int = 0) -> list[Delivery]:

@@ -1,0 +1,57 @@
+"""How GitHub's API is polled: its headers, its allowance, and what is read of each repository.
+
+https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from providers.github.options import GithubOptions
+from providers.github.poll_deployments import deployments
+from providers.github.poll_hooks import hook, redelivery
+from providers.github.poll_items import all_issues, issues, pulls
+from providers.github.poll_runs import runs
+from providers.polling import Allowance, Part, Polling, Scope
+from providers.port import Source
+
+ALL_EVERY_S = 86_400
+
+CHANGES: Mapping[str, Part] = {"issues": issues, "pulls": pulls, "runs": runs, "deployments": deployments}
+WEBHOOK: Mapping[str, Part] = {"redelivery": redelivery, "hook": hook}
+
+
+def scopes(source: Source) -> list[Scope]:
+    """Two for each repository: what changed in it and how its webhook is; and, more seldom, all its issues."""
+    options: GithubOptions = source.options
+    has_webhook = options.repository_webhooks and source.file.endpoint is not None
+    parts = {**CHANGES, **WEBHOOK} if has_webhook else CHANGES
+    return [
+        scope
+        for repository in options.repositories
+        for scope in (
+            Scope(name=f"repos/{repository}", parts=parts),
+            Scope(name=f"repos/{repository}/issues", parts={"all_issues": all_issues}, every_s=ALL_EVERY_S),
+        )
+    ]
+
+
+def allowance(headers: Mapping[str, str], fetched_at: datetime) -> Allowance | None:
+    """What is left of the hour's requests. A limit for too many at once is not announced."""
+    try:
+        left, of, reset_s = (int(headers[f"x-ratelimit-{name}"]) for name in ("remaining", "limit", "reset"))
+    except (KeyError, ValueError):
+        return None
+    return Allowance(left, of, max(0.0, reset_s - fetched_at.timestamp()))
+
+
+POLLING = Polling(
+    scopes=scopes,
+    allowance=allowance,
+    headers={
+        "Accept": "application/vnd.github+json",
+        "User-Agent": "OdooOps",
+        "X-GitHub-Api-Version": "2022-11-28",
+    },
+)
