@@ -1,19 +1,27 @@
-"""ops.deployment_targets: which deployment serves a target of a project, one row per target."""
+"""ops.deployment_targets: which deployment serves a target of a project, one row per target.
+
+Polls look at a target again and again, and each look says what it serves, and nothing of when and by whom that was
+changed. So what was told of a change is a group of its own: no look wipes it out, or makes the change younger.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from contracts.deployments import DeploymentTargetChanged
 from contracts.record import record
 from contracts.version import NOTHING_STATED, Version
 from read_models.port import FACT, GREATEST, KEY, LATEST, SIGHT, VERSION, ReadModel, Statement, latest
 
+TOLD = latest("told_version")
+
 
 @record
 class DeploymentTarget:
-    """A target. `previous_ref` is what the provider says that it served before: NULL where it does not say."""
+    """A target: what it serves, and the change that was told last, which is how it came to that where `told_ref` is
+    `deployment_ref`. `previous_ref` is what it served before, where the provider says so.
+    """
 
     target_ref: Annotated[str, KEY]
     source: Annotated[str | None, FACT] = None
@@ -24,17 +32,30 @@ class DeploymentTarget:
     project: Annotated[str | None, latest("name_version")] = None
     version: Annotated[Version, VERSION] = ()
     deployment_ref: Annotated[str | None, LATEST] = None
-    previous_ref: Annotated[str | None, LATEST] = None
-    change: Annotated[str | None, LATEST] = None
-    confirmed: Annotated[bool | None, LATEST] = None
-    """False where the change was accepted and nobody tells when it takes effect."""
-    actor: Annotated[str | None, LATEST] = None
-    changed_at: Annotated[datetime | None, LATEST] = None
+    confirmed: Annotated[bool | None, LATEST, SIGHT] = None
+    """False where a change was accepted and nobody tells when it takes effect: a look that finds it so is no drift."""
+    told_version: Annotated[Version, VERSION] = ()
+    told_ref: Annotated[str | None, TOLD] = None
+    """The deployment that it was to serve by the change."""
+    previous_ref: Annotated[str | None, TOLD] = None
+    change: Annotated[str | None, TOLD] = None
+    actor: Annotated[str | None, TOLD] = None
+    changed_at: Annotated[datetime | None, TOLD] = None
     last_event_at: Annotated[datetime | None, GREATEST, SIGHT] = None
 
 
 def _row(statement: Statement[DeploymentTargetChanged]) -> DeploymentTarget:
     event = statement.event
+    told: dict[str, Any] = {}
+    if not statement.observed:
+        told = {
+            "told_version": statement.version,
+            "told_ref": event.deployment_ref,
+            "previous_ref": event.previous_ref,
+            "change": event.change,
+            "actor": event.actor,
+            "changed_at": event.occurred_at,
+        }
     return DeploymentTarget(
         target_ref=event.ref,
         source=event.source,
@@ -46,12 +67,9 @@ def _row(statement: Statement[DeploymentTargetChanged]) -> DeploymentTarget:
         project=event.project,
         version=statement.version,
         deployment_ref=event.deployment_ref,
-        previous_ref=event.previous_ref,
-        change=event.change,
         confirmed=event.confirmed,
-        actor=event.actor,
-        changed_at=event.occurred_at,
         last_event_at=event.occurred_at,
+        **told,
     )
 
 

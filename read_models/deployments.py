@@ -13,6 +13,7 @@ from read_models.port import (
     FACT,
     GREATEST,
     KEY,
+    KNOWN_BETTER,
     LATEST,
     SIGHT,
     VERSION,
@@ -46,7 +47,7 @@ class Deployment:
     build_ref: Annotated[str | None, FACT] = None
     repository: Annotated[str | None, FACT] = None
     same_as: Annotated[str | None, FACT] = None
-    created_at: Annotated[datetime | None, EARLIEST] = None
+    created_at: Annotated[datetime | None, EARLIEST, KNOWN_BETTER] = None
     version: Annotated[Version, VERSION] = ()
     status: Annotated[str | None, LATEST] = None
     provider_status: Annotated[str | None, LATEST] = None
@@ -54,7 +55,7 @@ class Deployment:
     url: Annotated[str | None, LATEST] = None
     log_url: Annotated[str | None, LATEST] = None
     status_at: Annotated[datetime | None, LATEST] = None
-    deployed_at: Annotated[datetime | None, EARLIEST] = None
+    deployed_at: Annotated[datetime | None, EARLIEST, KNOWN_BETTER] = None
     """When it first succeeded."""
     last_event_at: Annotated[datetime | None, GREATEST, SIGHT] = None
 

@@ -20,7 +20,7 @@ from contracts.mail import (
     MailUnsubscribed,
 )
 from contracts.record import record
-from read_models.port import EARLIEST, FACT, KEY, PERSONAL, Index, ReadModel, Statement, on
+from read_models.port import EARLIEST, FACT, KEY, KNOWN_BETTER, PERSONAL, Index, ReadModel, Statement, on
 
 
 @record
@@ -54,7 +54,7 @@ class Mail:
     tags: Annotated[str | None, FACT] = None
     """A JSON list: a fact has to be a scalar."""
     test_mode: Annotated[bool | None, FACT] = None
-    raw: Annotated[str | None, FACT, PERSONAL] = None
+    raw: Annotated[str | None, FACT, PERSONAL, KNOWN_BETTER] = None
     """The provider's own words as a JSON text; `raw::jsonb` to look into it."""
     received_at: Annotated[datetime | None, EARLIEST] = None
 

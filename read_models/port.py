@@ -69,6 +69,16 @@ SIGHT = OfSight()
 
 
 @dataclass(frozen=True, slots=True)
+class KnownBetter:
+    """Marks a column of which a poll may know more than was told, though nothing was missed: a webhook has the time of
+    its message, the API that of the thing. It is drift only where there was nothing.
+    """
+
+
+KNOWN_BETTER = KnownBetter()
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column, as its annotation states it. `type` is the Python type without None."""
 
@@ -78,6 +88,8 @@ class Column:
     personal: bool
     watched: bool
     """Whether it says how the thing is, so that a poll that changes it has found drift."""
+    known_better: bool
+    """Whether that is so only where a poll fills it."""
 
 
 @record
@@ -143,6 +155,13 @@ class ReadModel(Generic[Row]):
         of_things = self.key == (self.ref_column,)
         return tuple(c.name for c in self.columns if c.watched) if of_things else ()
 
+    def drifted(self, was: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
+        """The columns by which a row that a poll changed was other than the world; empty where it was not."""
+        settled = {
+            column.name for column in self.columns if column.known_better and was[column.name] is not None
+        }
+        return tuple(name for name in self.watched if was[name] != found[name] and name not in settled)
+
     @cached_property
     def key(self) -> tuple[str, ...]:
         """The names of the key columns."""
@@ -201,4 +220,5 @@ def _column(name: str, annotation: Any) -> Column:
         rules[0],
         personal=any(isinstance(mark, PersonalData) for mark in marks),
         watched=rules[0].name in _WATCHED and not any(isinstance(mark, OfSight) for mark in marks),
+        known_better=any(isinstance(mark, KnownBetter) for mark in marks),
     )

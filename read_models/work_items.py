@@ -29,6 +29,7 @@ from read_models.port import (
     FACT,
     GREATEST,
     KEY,
+    KNOWN_BETTER,
     LATEST,
     SIGHT,
     VERSION,
@@ -94,7 +95,7 @@ class WorkItem:
     """The newest provider time at which the item was spoken of."""
     last_seen_at: Annotated[datetime | None, GREATEST, SIGHT] = None
     """When the newest complete listing that shows it was begun."""
-    deleted_at: Annotated[datetime | None, GREATEST] = None
+    deleted_at: Annotated[datetime | None, GREATEST, KNOWN_BETTER] = None
     """Counts only while nothing newer was stated or listed: the view work_items_now says so."""
     moved_to: Annotated[str | None, FACT] = None
 

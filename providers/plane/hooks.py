@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from contracts.health import HealthcheckCompleted, HealthStatus
+from contracts.health import HealthcheckCompleted
 from contracts.webhooks import WebhookFailing, WebhookMended
 from providers.plane.answers import answer, workspace
 from providers.plane.payloads import Hook, HookList, Hooks
@@ -20,26 +19,27 @@ HIDDEN = frozenset((402, 403, 404))
 
 
 def webhooks(look: Look) -> Steps:
-    """Whether the webhook that posts to us is on. Alarm is given when that ends and when it is so again, once each."""
+    """Whether the webhook that posts to us is on. What is wrong with it is said once, and so is that it is over."""
     reply, hooks = yield from _hooks(look)
-    failing, hidden = look.state.get("failing"), look.state.get("hidden", False)
+    said: dict[str, Any] = {"source": look.source.name, "occurred_at": reply.fetched_at}
+    checked = {**said, "check_name": "webhook", "target": look.scope}
     if hooks is None:
-        if not hidden:
-            sentence = f"Plane does not show its webhooks to this key ({reply.status}): whether ours is on is not known"
-            yield _checked(
-                look, f"plane:hook/{look.source.options.workspace}", "unknown", sentence, reply.fetched_at
-            )
+        sentence = (
+            f"Plane does not show webhooks to this key ({reply.status}): whether ours is on is not known"
+        )
+        yield Say(HealthcheckCompleted(**checked, status="unknown", detail=sentence))
+        if not look.state.get("hidden"):
             yield Warn("webhooks_hidden", sentence)
-        yield Keep({"failing": failing, "hidden": True})
+        yield Keep({**look.state, "hidden": True})
         return
     ref, problem = _judged(look, hooks)
-    told: dict[str, Any] = {"source": look.source.name, "scope": look.scope, "occurred_at": reply.fetched_at}
-    if problem and (failing is None or failing["problem"] != problem):
-        yield Say(WebhookFailing(ref=ref, problem=problem, **told))
-    if problem is None and failing is not None:
-        yield Say(WebhookMended(ref=failing["ref"], **told))
-    yield _checked(look, ref, "failing" if problem else "ok", problem, reply.fetched_at)
-    yield Keep({"failing": {"ref": ref, "problem": problem} if problem else None})
+    yield Say(HealthcheckCompleted(**checked, status="failing" if problem else "ok", detail=problem))
+    before, failing = look.state.get("ref"), look.state.get("problem")
+    if failing and (problem is None or ref != before):
+        yield Say(WebhookMended(**said, ref=before, scope=look.scope))
+    if problem and (problem, ref) != (failing, before):
+        yield Say(WebhookFailing(**said, ref=ref, scope=look.scope, problem=problem))
+    yield Keep({"ref": ref, "problem": problem})
 
 
 def _hooks(look: Look) -> Generator[Step, Any, tuple[Reply, Sequence[Hook] | None]]:
@@ -59,7 +59,7 @@ def _judged(look: Look, hooks: Sequence[Hook]) -> tuple[str, str | None]:
     ours = [hook for hook in hooks if urlsplit(hook.url).path.rstrip("/").endswith(endpoint)]
     if not ours:
         missing = f"no webhook of this workspace posts to {endpoint}: make one in its settings"
-        return f"plane:hook/{look.source.options.workspace}", missing
+        return f"plane:hook/{look.scope}", missing
     judged = [(f"plane:hook/{hook.id}", _problem(hook)) for hook in ours]
     return min(judged, key=lambda each: (each[1] is not None, each))
 
@@ -72,17 +72,4 @@ def _problem(hook: Hook) -> str | None:
         f"it does not send {', '.join(unsent)}: choose these, too, in the workspace's settings"
         if unsent
         else None
-    )
-
-
-def _checked(look: Look, ref: str, status: HealthStatus, detail: str | None, at: datetime) -> Say:
-    return Say(
-        HealthcheckCompleted(
-            source=look.source.name,
-            check_name="webhook",
-            target=ref,
-            status=status,
-            detail=detail,
-            occurred_at=at,
-        )
     )

@@ -190,7 +190,7 @@ async def _merge_round(connection: AsyncConnection, watch: Watched, stated: Roun
         was = before.get(key)
         if was is None and not inserted:
             raise Overtaken
-        columns = tuple(column for column in model.watched if was is None or was[column] != found[column])
+        columns = model.watched if was is None else model.drifted(was, found)
         if columns:
             changes.append(Change(model, found[model.ref_column or ""], was, found, columns, stated[key][1]))
     return changes

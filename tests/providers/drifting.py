@@ -12,23 +12,15 @@ from read_models.merge import join_all
 from read_models.port import ReadModel
 from services.projector.understand import understand
 
-WHEN_SEEN = frozenset(("last_event_at", "last_observed_at", "last_seen_at", "scope", "source"))
-"""Columns that say when and where a thing was seen, and nothing of the thing."""
-
 
 def drift(
     model: ReadModel[Any], sources: Mapping[str, Source], told: Sequence[Delivery], *seen: Delivery
 ) -> dict[str, tuple[Any, Any]]:
-    """What the row that `told` makes has in each column that `seen` changes, before and after."""
+    """What the row that `told` makes has in each column by which `seen` finds drift, before and after."""
     log = [replace(each, seq=seq, identity=f"{seq}") for seq, each in enumerate([*told, *seen], 1)]
     stated = [[row for name, row in understand(sources, each).rows if name == model.name] for each in log]
     rows = [row for each in stated[: len(told)] for row in each]
     [before] = join_all(model, rows).values()
     [after] = join_all(model, [*rows, *(row for each in stated[len(told) :] for row in each)]).values()
-    versions = {column.name for column in model.columns if column.rule.name == "version"}
-    now = asdict(after)
-    return {
-        name: (value, now[name])
-        for name, value in asdict(before).items()
-        if value != now[name] and name not in versions | WHEN_SEEN
-    }
+    was, found = asdict(before), asdict(after)
+    return {name: (was[name], found[name]) for name in model.drifted(was, found)}

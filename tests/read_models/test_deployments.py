@@ -250,9 +250,33 @@ def test_a_target_serves_what_was_promoted_or_rolled_back_to_last() -> None:
 def test_a_look_confirms_a_rollback_or_shows_that_it_has_not_happened() -> None:
     history = (told("promoted", "dpl_b", 20), rollback("dpl_a", "dpl_b", 30))
     row = target(*history, served("dpl_b", at_s=31))
-    assert ("vercel:dpl_b", "observed", True) == (row["deployment_ref"], row["change"], row["confirmed"])
+    assert ("vercel:dpl_b", "vercel:dpl_a", True) == (
+        row["deployment_ref"],
+        row["told_ref"],
+        row["confirmed"],
+    )
     row = target(*history, served("dpl_b", at_s=31), served("dpl_a", at_s=60))
-    assert ("vercel:dpl_a", "observed", True) == (row["deployment_ref"], row["change"], row["confirmed"])
+    assert ("vercel:dpl_a", "vercel:dpl_a", True) == (
+        row["deployment_ref"],
+        row["told_ref"],
+        row["confirmed"],
+    )
+
+
+def test_looks_do_not_change_when_and_by_whom_a_target_was_changed() -> None:
+    promoted = told("promoted", "dpl_a", 20)
+    alone = target(promoted)
+    row = target(promoted, served("dpl_a", at_s=60), served("dpl_a", at_s=900))
+
+    assert {"last_event_at"} == {name for name, value in row.items() if value != alone[name]}
+    assert ("promoted", T0 + 20_000) == (row["change"], row["changed_at"].timestamp() * 1000)
+
+
+def test_of_a_change_that_nobody_told_of_the_time_is_not_known() -> None:
+    row = target(served("dpl_a", at_s=60), served("dpl_a", at_s=900))
+    assert ("vercel:dpl_a", None, None, None) == (
+        *(row["deployment_ref"], row["told_ref"], row["change"], row["changed_at"]),
+    )
 
 
 def test_a_look_from_before_a_promotion_does_not_undo_it() -> None:

@@ -23,6 +23,7 @@ from tests.providers.driving import NOW, source_of
 from tests.providers.polled import Polled, look, polled, reply
 from tests.providers.vercel.deliveries import Body, delivery, listed, observation, page, webhook
 from tests.providers.vercel.test_poll import SECRETS
+from tests.read_models.test_deployments import rows
 from tests.samples import SOURCES
 
 TEAM, PROJECT = "team_9dLw2sKd7fGh5jRb4cpV3nXq", "prj_6yRbTn3kQ9wMx2vLz8hFcJ5dGs4p"
@@ -47,6 +48,11 @@ def serving(*pages: Sequence[Body], name: str = DEPLOYMENTS) -> Any:
         return reply({name: pages[n] if pages else [], "pagination": {"next": following}})
 
     return answer
+
+
+def serving_bytes(body: bytes) -> Any:
+    """One answer, as it is."""
+    return lambda asked: reply(body)
 
 
 def poll(source: Source, part: str, answer: Any, **told: Any) -> Polled:
@@ -150,7 +156,7 @@ def test_a_page_that_names_itself_as_the_next_ends() -> None:
 
 
 def test_what_a_named_project_serves_is_looked_at_and_stored_each_time() -> None:
-    seen = poll(NAMED, TARGETS, lambda asked: reply(page("project")))
+    seen = poll(NAMED, TARGETS, serving_bytes(page("project")))
 
     assert [Ask(path=f"/v9/projects/{PROJECT}", params={"teamId": TEAM})] == seen.asks
     [item] = seen.shows[0].items
@@ -162,23 +168,16 @@ def test_where_none_is_named_all_projects_are_looked_at() -> None:
     seen = poll(ACCOUNT, TARGETS, serving([project], [project | {"id": "prj_b"}], name="projects"))
 
     assert [f"vercel:project/{PROJECT}", "vercel:project/prj_b"] == seen.refs
-    named = poll(NAMED, TARGETS, lambda asked: reply(page("project"))).shows[0].items[0]
+    named = poll(NAMED, TARGETS, serving_bytes(page("project"))).shows[0].items[0]
     assert json.loads(named.body)["item"] == json.loads(seen.shows[0].items[0].body)["item"]
     assert all(item.undated for show in seen.shows for item in show.items)
 
 
 def test_addresses_of_people_and_settings_are_not_stored() -> None:
-    answers = {
-        DEPLOYMENTS: page("deployments"),
-        TARGETS: json.dumps({"projects": [json.loads(page("project"))]}),
-    }
-    for part, body in answers.items():
-        raw = body if isinstance(body, bytes) else body.encode()
-        stored = " ".join(
-            item.body.decode()
-            for show in poll(ACCOUNT, part, lambda asked, raw=raw: reply(raw)).shows
-            for item in show.items
-        )
+    projects = json.dumps({"projects": [json.loads(page("project"))]}).encode()
+    for part, body in ((DEPLOYMENTS, page("deployments")), (TARGETS, projects)):
+        shows = poll(ACCOUNT, part, serving_bytes(body)).shows
+        stored = " ".join(item.body.decode() for show in shows for item in show.items)
         assert stored and [secret for secret in SECRETS if secret in stored] == []
 
 
@@ -227,11 +226,21 @@ def history() -> list[Delivery]:
     return [delivery(told(kind, at), received_at=NOW) for kind, at in times.items()]
 
 
-def test_a_deployment_that_webhooks_told_of_differs_by_times_alone_that_the_api_knows_better() -> None:
-    found = drift(deployments.READ_MODEL, SOURCES, history(), observation(listed("READY")))
+def test_a_deployment_that_webhooks_told_of_is_no_drift_though_the_api_knows_its_times_better() -> None:
+    told, seen = history(), observation(listed("READY"))
 
-    assert {"created_at", "deployed_at"} == set(found)
-    assert all(after < before for before, after in found.values())
+    assert {} == drift(deployments.READ_MODEL, SOURCES, told, seen)
+    [row] = rows(deployments.READ_MODEL, [*told, seen]).values()
+    assert (listed("READY")["created"], listed("READY")["ready"]) == (
+        millis(row.created_at),
+        millis(row.deployed_at),
+    )
+
+
+def test_a_deployment_whose_creation_was_not_told_differs_by_it() -> None:
+    assert {"created_at"} == set(
+        drift(deployments.READ_MODEL, SOURCES, history()[1:], observation(listed("READY")))
+    )
 
 
 def test_a_deployment_whose_end_was_not_told_differs_by_its_status() -> None:
