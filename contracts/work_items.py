@@ -33,6 +33,8 @@ class WorkItemEvent(Event):
     url: str | None = None
     author: str | None = None
     created_at: AwareDatetime | None = None
+    scope: str | None = None
+    """The listing that shows it while it is there: `repos/<org>/<repo>/issues`. Null where the sender is not listed."""
     change: str
     """What happened, in the provider's word: `labeled`."""
     detail: str | None = None
@@ -119,9 +121,6 @@ class WorkItemObserved(WorkItemEvent):
     """A poll saw an item, as it was at its own time of change: what led there was not heard."""
 
     type: ClassVar[str] = "work_item.observed"
-
-    scope: str | None = None
-    """What was read when it was found: `repos/<org>/<repo>/issues`."""
 
 
 class WorkItemCommented(WorkItemEvent):

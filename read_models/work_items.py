@@ -56,7 +56,7 @@ class WorkItem:
     scope: Annotated[str | None, FACT, SIGHT] = None
     """The listing of `source` in which its absence means that it is gone: the least, where several show it.
 
-    Both are NULL where no poll has shown it: then nobody knows whether it is still there.
+    Both are NULL where nothing says in which one that would be: then nobody knows whether it is still there.
     """
     system: Annotated[str | None, FACT] = None
     kind: Annotated[str | None, FACT] = None
@@ -137,7 +137,7 @@ def _sight(statement: Statement[WorkItemEvent]) -> WorkItem:
         }
     if isinstance(event, WorkItemDeleted):
         stated |= {"deleted_at": event.deleted_at, "moved_to": event.moved_to}
-    if isinstance(event, WorkItemObserved):
+    if event.scope is not None:
         stated |= {"source": event.source, "scope": event.scope}
     return WorkItem(
         work_item_ref=event.ref,

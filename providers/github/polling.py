@@ -27,9 +27,10 @@ def scopes(source: Source) -> list[Scope]:
     options: GithubOptions = source.options
     has_webhook = options.repository_webhooks and source.file.endpoint is not None
     parts = {**CHANGES, **WEBHOOK} if has_webhook else CHANGES
+    # As webhooks have them, whose letters are GitHub's: it takes either.
     return [
         scope
-        for repository in options.repositories
+        for repository in map(str.lower, options.repositories)
         for scope in (
             Scope(name=f"repos/{repository}", parts=parts),
             Scope(name=f"repos/{repository}/issues", parts={"all_issues": all_issues}, every_s=ALL_EVERY_S),

@@ -291,6 +291,7 @@ def _sight(
         url=item.html_url,
         author=item.user.login if item.user else None,
         created_at=item.created_at,
+        scope=f"repos/{home.full_name.lower()}/issues",
         stated=(stated := _is_stated(item)),
         **(_shared_group(item) if stated else {}),
         **(_type_group(item) if isinstance(item, Issue) else {}),

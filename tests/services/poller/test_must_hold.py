@@ -7,12 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from services.poller import turn
-from services.poller.run import Report
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.api import Api
-from tests.services.poller.running import Shop
 
 from contracts.delivery import Delivery
 from contracts.observation import is_observed
@@ -26,11 +22,13 @@ from services.projector.rebuild import rebuild
 from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
+from tests.api import Api
 from tests.conftest import Broker
 from tests.samples import SOURCES
 from tests.servers import Database, Postgres, fresh_database
 from tests.services.poller.polled import poll
 from tests.services.poller.repository import NAME, Repository
+from tests.services.poller.running import Shop
 from tests.services.projector.rebuilding import working
 from tests.services.projector.running import project_all, store_batch
 from tests.tables import count, snapshot
