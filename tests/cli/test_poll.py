@@ -14,6 +14,7 @@ from cli import poll
 from cli.main import main
 from providers import registry
 from providers.polling import Ask, Look, Steps
+from services.poller import turn
 from services.poller.lease import Leases
 from tests import api as apis
 from tests.api import by_link, too_many
@@ -129,7 +130,7 @@ async def test_a_run_in_progress_elsewhere_is_left_alone_and_told(
     monkeypatch.setattr(poll, "LOOK_S", 0.02)
     work = polling.store.work("another", renew_s=0.02)
     ordered, _ = polling.store.ordered(scope("one"), work)
-    held = await poll.turn.begin(work, ordered, await work.leases.look("shop", "one"))
+    held = await turn.begin(work, ordered, await work.leases.look("shop", "one"))
     assert held is not None
     keeping = asyncio.create_task(held.keep())
     printed = await polling("shop", "--scope", "one", code=2)
@@ -145,7 +146,7 @@ async def test_a_run_that_was_cut_off_is_closed_first(
     monkeypatch.setattr(poll, "Leases", lambda bucket, owner: Leases(bucket, owner, lease_s=0.1))
     work = polling.store.work("gone")
     ordered, _ = polling.store.ordered(scope("one"), work)
-    assert await poll.turn.begin(work, ordered, await work.leases.look("shop", "one"))
+    assert await turn.begin(work, ordered, await work.leases.look("shop", "one"))
     await polling("shop", "--scope", "one")
     ends = await polling.store.ends()
     assert (ends[0].run_id, statuses(ends)) == (ordered.run_id, ["failed", "success"])
