@@ -10,7 +10,7 @@ import asyncio
 
 import nats.errors
 from nats.js import JetStreamContext
-from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
+from nats.js.errors import APIError, NotFoundError
 from nats.nuid import NUID
 
 from contracts.delivery import MESSAGE_ID
@@ -69,14 +69,12 @@ class Bucket:
                             headers=once,
                         )
                         return ack.seq
-                    except ServiceUnavailableError:
-                        await asyncio.sleep(streams.RECONNECT_WAIT_S)
                     except APIError as error:
                         if error.err_code in _OTHER_REVISION_CODES:
                             raise Moved(key) from None
                         if error.err_code in STREAM_FULL_CODES:
                             raise LogFull(f"{streams.POLLER_STREAM}: {error.description}") from None
-                        raise BrokerAway(f"{streams.POLLER_STREAM}: {error.description}") from None
+                        await asyncio.sleep(streams.RECONNECT_WAIT_S)
                     except nats.errors.TimeoutError:
                         continue
                     except nats.errors.Error:

@@ -106,6 +106,9 @@ async def carry_out(work: Work, order: Order, run: Run, held: Held) -> Report:
     for task in (driving, keeping):
         task.cancel()
     await asyncio.wait({driving, keeping})
+    for task in (driving, keeping):
+        if not task.cancelled():
+            task.exception()  # looked at, or Python complains of one that nobody has seen
     interrupted = True
     if ended_by_itself:
         interrupted = _note_end(driving, run, log)
@@ -154,7 +157,7 @@ async def _close(order: Order, run: Run, held: Held, log: Any, *, interrupted: b
     for what in _COUNTED:
         ITEMS.labels(source, what).inc(report.counts[what])
     tell = {"success": log.info, "partial": log.warning}.get(report.status, log.error)
-    tell("polled", status=report.status, seconds=round(seconds, 1), error=report.error, **report.counts)
+    tell("polled", status=report.status, seconds=round(seconds, 1), error=report.error, counts=report.counts)
 
 
 async def bury(work: Work, source: Source, seen: Seen) -> Seen | None:

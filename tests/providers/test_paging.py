@@ -158,7 +158,7 @@ def test_pages_are_bounded(last, fails):
 
 
 @pytest.mark.parametrize("wanted, ended", [(1, False), (9, True)])
-def test_each_page_says_whether_the_end_was_reached(wanted, ended):
+def test_each_page_says_whether_the_end_was_reached(wanted: int, ended: bool) -> None:
     handed: list[Reply] = []
 
     def handle(page: Reply) -> Generator[Step, Any, bool]:

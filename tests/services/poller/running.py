@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -135,7 +135,7 @@ class Shop:
         value, _ = await Bucket(self.broker.js).get(key_of("lease", "shop", polled.name))
         return dict(json.loads(value or b"{}"))
 
-    def _hear(self, logger: Any, method: str, line: dict[str, Any]) -> str:
+    def _hear(self, logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
         self.lines.append({"level": method, **line})
         raise structlog.DropEvent
 

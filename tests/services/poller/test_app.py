@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import structlog
 
 from providers.polling import Scope
 from runtime import embedded
-from services.poller import app
+from services.poller import app, turn
 from services.poller.app import Schedule, not_polled, poll, polled, problems
 from services.poller.turn import Work
 from tests import api as apis
@@ -71,7 +72,7 @@ async def test_a_run_that_was_cut_off_is_closed_and_the_scope_polled_when_it_is_
     store.api.routes["/things"] = by_link([{"id": 1}])
     crashed, alive = store.work("crashed"), schedule(store, store.work("alive", lease_s=0.2))
     ordered, _ = store.ordered(scope(), crashed)
-    assert await app.turn.begin(crashed, ordered, await crashed.leases.look("shop", "all"))
+    assert await turn.begin(crashed, ordered, await crashed.leases.look("shop", "all"))
 
     async def closed() -> bool:
         await alive.round()
@@ -151,8 +152,8 @@ async def test_trouble_with_the_broker_is_waited_for(store: Shop, monkeypatch: p
 def test_sources_that_are_not_polled_are_named_with_the_fix() -> None:
     lines: list[dict[str, Any]] = []
 
-    def hear(logger: Any, method: str, line: dict[str, Any]) -> str:
-        lines.append(line)
+    def hear(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
+        lines.append(dict(line))
         raise structlog.DropEvent
 
     whole = shop("https://shop.example", name="whole")

@@ -116,6 +116,12 @@ async def test_what_one_run_shows_twice_is_stored_twice_only_if_it_changed_meanw
     assert (await store.poll(scope(things=saying(sights[2])))).unchanged == 1
 
 
+async def test_a_run_is_logged_whatever_kinds_of_things_it_saw(store: Shop) -> None:
+    await store.poll(scope(things=saying(Show(items=[item({"id": 1}, "event")], fetched_at=AT))))
+    (line,) = store.lines
+    assert (line["event"], line["status"], line["counts"]["event"]) == ("polled", "success", 1)
+
+
 async def test_two_things_of_one_ref_are_no_conflict(store: Shop) -> None:
     body = observed_body("things", {"id": 7})
     both = [Item(ref="shop:7", kind=kind, body=body) for kind in ("issue", "pull_request")]
