@@ -70,6 +70,8 @@ class Show:
 
     items: Sequence[Item]
     fetched_at: datetime
+    listing: str | None = None
+    """The scope whose whole listing shows them while they are there: Known has them from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Which refs the last whole listing of this scope showed. It is sent a frozenset, empty where there was none."""
+    """Which refs the last whole listing of this scope showed, and what was seen since that it would show.
+
+    It is sent a frozenset, empty where nothing is known.
+    """
 
     scope: str
 
@@ -197,18 +202,19 @@ def ask(request: Ask) -> Generator[Step, Any, Reply]:
     return reply
 
 
-def shown(look: Look, kind: str, reply: Reply, scope: str | None = None) -> Show:
+def shown(look: Look, kind: str, reply: Reply, listing: str | None = None) -> Show:
     """The step that shows the things of an answer, as the provider's `items` cuts it; raises Failed.
 
-    `scope` is the listing that they were found in, where it is not the run's own scope.
+    `listing` is the scope that they were found in, where it is not the run's own, and whose listing shows them.
     """
     items = look.source.provider.items
     if items is None:
         raise Failed("no_items", f"{look.source.name} shows nothing by its API")
     try:
-        return Show(items=items(kind, scope or look.scope, reply.body), fetched_at=reply.fetched_at)
+        found = items(kind, listing or look.scope, reply.body)
     except Unintelligible as error:
         raise Failed(error.reason, str(error), reply.status) from None
+    return Show(items=found, fetched_at=reply.fetched_at, listing=listing)
 
 
 def rate_limit(of: int | None = None) -> Allow:

@@ -98,7 +98,7 @@ def show(kind: str, scope: str, reply: Reply, page: bytes | None = None) -> Show
         found = items(kind, scope, reply.body if page is None else page)
     except Unintelligible as error:
         raise Failed(error.reason, str(error)) from None
-    return Show(items=found, fetched_at=reply.fetched_at)
+    return Show(items=found, fetched_at=reply.fetched_at, listing=scope if kind == "issues" else None)
 
 
 def written(at: datetime) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
@@ -144,6 +144,17 @@ def items(kind: str, scope: str, page: bytes) -> list[Item]:
         raise Unintelligible("not_json", f"The page of {kind} cannot be read: it is too deep.") from None
     except ValidationError as error:
         raise Unintelligible("shape_mismatch", f"This is no page of {kind}: {problems_of(error)}.") from None
+
+
+def with_repository(item: Item, number: int) -> Item:
+    """An item that says the id of its repository, `number`, as webhooks do, unless it says one already."""
+    found = decode(item.body)
+    shown, scope = found["item"], found["scope"]
+    if not isinstance(shown, dict) or "repository" in shown:
+        return item
+    home = home_of(Addressed.model_validate(shown), scope)
+    body = observed_body(scope, {**shown, "repository": {"id": number, "full_name": home.full_name}})
+    return replace(item, body=body)
 
 
 def home_of(item: Addressed, scope: str) -> Home:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from providers.github.options import GithubOptions
 from providers.github.poll_deployments import deployments
+from providers.github.poll_home import at_home
 from providers.github.poll_hooks import hook, redelivery
 from providers.github.poll_items import all_issues, issues, pulls
 from providers.github.poll_runs import runs
@@ -18,7 +19,12 @@ from providers.port import Source
 
 ALL_EVERY_S = 86_400
 
-CHANGES: Mapping[str, Part] = {"issues": issues, "pulls": pulls, "runs": runs, "deployments": deployments}
+CHANGES: Mapping[str, Part] = {
+    "issues": at_home(issues),
+    "pulls": at_home(pulls),
+    "runs": at_home(runs),
+    "deployments": at_home(deployments),
+}
 WEBHOOK: Mapping[str, Part] = {"redelivery": redelivery, "hook": hook}
 
 
@@ -33,7 +39,11 @@ def scopes(source: Source) -> list[Scope]:
         for repository in map(str.lower, options.repositories)
         for scope in (
             Scope(name=f"repos/{repository}", parts=parts),
-            Scope(name=f"repos/{repository}/issues", parts={"all_issues": all_issues}, every_s=ALL_EVERY_S),
+            Scope(
+                name=f"repos/{repository}/issues",
+                parts={"all_issues": at_home(all_issues)},
+                every_s=ALL_EVERY_S,
+            ),
         )
     ]
 

@@ -15,6 +15,8 @@ from runtime.bucket import Bucket
 from runtime.streams import POLLER_VALUE_BYTES_MAX
 
 STATE_BYTES_MAX = 64 * 1024
+SHOWN_COUNT_MAX = 5_000
+"""Things of one scope that were seen since its last whole listing. Packed they are far below POLLER_VALUE_BYTES_MAX."""
 _DIGEST_CHARS = 32
 
 Refs = Mapping[str, Sequence[str]]
@@ -72,6 +74,21 @@ class Memory:
         for n, piece in enumerate(pieces):
             head = f"{reading}\n{len(pieces)}\n".encode()
             await self._put(self._piece(scope, n), head + piece)
+        if await self.shown_since(scope):
+            await self._put(self._since(scope), b"")
+
+    async def shown_since(self, scope: str) -> Sequence[str]:
+        """What was seen since the last whole listing of a scope, and new then."""
+        found, _ = await self._bucket.get(self._since(scope))
+        refs: Sequence[str] = json.loads(zlib.decompress(found)) if found else ()
+        return refs
+
+    async def remember_shown(self, scope: str, refs: Sequence[str]) -> None:
+        """These are new in a scope; beyond SHOWN_COUNT_MAX they are not remembered."""
+        if refs:
+            known = dict.fromkeys((*await self.shown_since(scope), *refs))
+            packed = zlib.compress(json.dumps(list(known)[:SHOWN_COUNT_MAX]).encode())
+            await self._put(self._since(scope), packed)
 
     async def kept(self, scope: str, part: str) -> Mapping[str, Any]:
         """What a part kept; empty where that is nothing."""
@@ -85,6 +102,9 @@ class Memory:
         if len(value) > STATE_BYTES_MAX:
             raise TooLarge(f"{len(value)} bytes are to be kept, at most {STATE_BYTES_MAX} can be")
         await self._put(key_of("kept", self._source, scope, part), value)
+
+    def _since(self, scope: str) -> str:
+        return key_of("shown", self._source, scope)
 
     def _piece(self, scope: str, n: int) -> str:
         return key_of("listed", self._source, scope, str(n))

@@ -239,7 +239,8 @@ class Run:
                 await self._listed(step)
             case Known():
                 shown = await self._memory.listed(step.scope) or {}
-                return frozenset(ref for refs in shown.values() for ref in refs)
+                since = await self._memory.shown_since(step.scope)
+                return frozenset((*since, *(ref for refs in shown.values() for ref in refs)))
             case Say():
                 await self._say(step.event)
             case Keep():
@@ -257,22 +258,28 @@ class Run:
 
     async def _show(self, step: Show) -> None:
         """Store what is not as it was stored last, and remember it then."""
+        sightings: list[asyncio.Task[str | None]] = []
         room = asyncio.Semaphore(STORES_AT_ONCE)
         # A thing that one page shows twice is as the later sight says.
         sights = {(item.kind, item.ref): item for item in step.items}
         try:
             async with asyncio.TaskGroup() as group:
-                for item in sights.values():
-                    group.create_task(self._sight(item, step.fetched_at, room))
+                sightings += [
+                    group.create_task(self._sight(item, step.fetched_at, room)) for item in sights.values()
+                ]
         except* (BrokerAway, LogFull) as several:
             raise several.exceptions[0] from None
+        if step.listing is not None and not self._order.dry_run:
+            fresh = [ref for sighting in sightings if (ref := sighting.result()) is not None]
+            await self._memory.remember_shown(step.listing, fresh)
 
-    async def _sight(self, item: Item, fetched_at: datetime, room: asyncio.Semaphore) -> None:
+    async def _sight(self, item: Item, fetched_at: datetime, room: asyncio.Semaphore) -> str | None:
+        """The ref of a thing that nobody remembers."""
         thing, content = (item.kind, item.ref), body_sha256(item.body)
         before = self._last.get(thing)
         self._last[thing] = content
         if content == before:
-            return
+            return None
         # One run shows a ref once; where it does so again, with another content, that is the sight of a run of its own.
         self._sights[item.ref] += 1
         nth = self._sights[item.ref]
@@ -284,10 +291,10 @@ class Run:
                 self.report.seen[item.kind] += 1
                 setattr(self.report, word, getattr(self.report, word) + 1)
             if word == "unchanged" and not item.undated:
-                return
+                return None
             if self._order.dry_run:
                 self.report.note(f"{word}: {item.kind} {item.ref}")
-                return
+                return None
             shown = observation(
                 source=self._order.source.name,
                 ref=item.ref,
@@ -300,6 +307,7 @@ class Run:
             await self._store(shown)
             if word != "unchanged":
                 await self._memory.remember(*thing, content)
+            return item.ref if word == "new" else None
 
     async def _listed(self, step: Listed) -> None:
         """Say that a listing is whole: what was shown is stored by now."""

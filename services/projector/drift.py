@@ -190,6 +190,8 @@ async def _merge_round(connection: AsyncConnection, watch: Watched, stated: Roun
         was = before.get(key)
         if was is None and not inserted:
             raise Overtaken
+        if was is not None and all(was[name] is None for name in model.watched):
+            was = None  # a listing has named it, and nothing more
         columns = model.watched if was is None else model.drifted(was, found)
         if columns:
             changes.append(Change(model, found[model.ref_column or ""], was, found, columns, stated[key][1]))
@@ -243,7 +245,7 @@ def consequences(
     changed: set[int] = set()
     for change in changes:
         changed.add(change.by.delivery.seq)
-        if _tells_by_itself(sources, change.by.delivery.source):
+        if _tells_by_itself(sources, change.by.delivery.source) and not _completes(change):
             found.append(_drift(change, new))
     for understood in observed:
         about_things = any(name in WATCHED for name, _ in understood.rows)
@@ -261,6 +263,18 @@ def consequences(
 def _tells_by_itself(sources: Mapping[str, Source], name: str) -> bool:
     """Whether a source posts to us: then what a poll finds was missed."""
     return name in sources and sources[name].file.endpoint is not None
+
+
+def _completes(change: Change) -> bool:
+    """Whether the row was of that very moment: then nothing was missed, and the API only shows more of it.
+
+    So it is with what happened once and has no versions.
+    """
+    if change.was is None:
+        return False
+    versions = [column.name for column in change.model.columns if column.rule.name == "version"]
+    seen = max(statement.event.moment[:2] for statement in change.by.statements)
+    return not versions or seen <= max(tuple(change.was[name][:2]) for name in versions)
 
 
 def _drift(change: Change, new: Collection[str]) -> Consequence:

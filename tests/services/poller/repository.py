@@ -82,10 +82,10 @@ class Repository:
     def _choose(self) -> Callable[[], None]:
         here = [number for number in self.issues if number not in self.deleted]
         going = [number for number, run in self.runs.items() if run["status"] != "completed"]
-        acts: list[Callable[[], None]] = [self._open_issue, self._request_run, self._deploy]
+        acts: list[Callable[[], None]] = [self._open_issue] * 3 + [self._request_run, self._deploy]
         if here:
             number = self.random.choice(here)
-            acts += [lambda: self._change(number)] * 8 + [lambda: self._delete(number)]
+            acts += [lambda: self._change(number)] * 6 + [lambda: self._delete(number)]
         if going:
             acts += [lambda: self._advance(self.random.choice(going))] * 4
         if self.deployments:
@@ -285,6 +285,8 @@ class _Routes(dict[str, Any]):
 
     def get(self, path: str, otherwise: Any = None) -> Any:
         prefix = f"/repos/{NAME}/"
+        if path == prefix.rstrip("/"):
+            return Reply(HOME)
         return self._repository.handler(path[len(prefix) :]) if path.startswith(prefix) else otherwise
 
 

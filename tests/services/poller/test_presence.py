@@ -61,8 +61,8 @@ class Cloud:
 
 async def gone(engine: AsyncEngine) -> dict[int, bool | None]:
     async with engine.connect() as connection:
-        rows = await connection.execute(text("SELECT droplet_id, gone FROM ops.do_droplets_now"))
-        return {row.droplet_id: row.gone for row in rows}
+        rows = await connection.execute(text("SELECT ref, gone FROM ops.do_droplets_now"))
+        return {int(row.ref.rpartition("/")[2]): row.gone for row in rows}
 
 
 async def told(broker: Broker) -> list[str]:
