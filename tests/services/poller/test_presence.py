@@ -89,14 +89,14 @@ async def test_only_a_listing_read_to_its_end_makes_a_droplet_vanish(
     # Aborted: the first page comes, the second does not.
     cloud.ids.remove(3)
     cloud.ids += [4]
-    store.api.next(DROPLETS, by_number([{"id": 1, "name": "web-1"}], "droplets", 1)(FIRST), BROKEN)
+    first = by_number([{"id": 1, "name": "web-1"}, {"id": 2, "name": "web-2"}], "droplets", 1)(FIRST)
+    store.api.next(DROPLETS, first, BROKEN)
     assert "failed" == (await polled()).status
     assert {1: False, 2: False, 3: False} == await gone(engine)
 
     # Changed while it was read: its pages disagree on how many there are, twice.
-    first = by_number([{"id": 1, "name": "web-1"}, {"id": 2, "name": "web-2"}], "droplets", 1)(FIRST)
-    store.api.next(DROPLETS, first, Reply({"droplets": [], "links": {}, "meta": {"total": 1}}))
-    store.api.next(DROPLETS, first, Reply({"droplets": [], "links": {}, "meta": {"total": 1}}))
+    fewer = Reply({"droplets": [], "links": {}, "meta": {"total": 1}})
+    store.api.next(DROPLETS, first, fewer, first, fewer)
     report = await polled()
     assert ("partial", ["listing_changed"]) == (report.status, [each.reason for each in report.troubles])
     assert {1: False, 2: False, 3: False} == await gone(engine)
