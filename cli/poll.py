@@ -1,4 +1,4 @@
-"""`odooops poll`: run now what the poller runs when it is due, in this process and with the operator's rights."""
+"""`odooops poll`: run now what the poller runs when it is due, in this process and with the poller's login."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from typer.exceptions import TyperException
 from cli import reach, terminal
 from cli.options import EXIT_FAILED
 from cli.reach import Servers
-from providers.polling import Scope
+from providers.polling import Scope, why_not_polled
 from providers.port import Source
 from providers.registry import sources
 from runtime import ssot
 from runtime.bucket import Bucket
 from runtime.http import HttpClient
 from services.poller import turn
-from services.poller.app import not_polled, scopes_of
+from services.poller.app import scopes_of
 from services.poller.lease import Leases, Record, Seen
 from services.poller.run import Report
 from services.poller.turn import Work
 
-OPERATOR = "operator"
+USER = "poller"
 MANUAL = "manual"
 EXIT_USAGE = 2
 LOOK_S = 1.0
@@ -76,7 +76,7 @@ async def run(servers: Servers, wanted: Wanted, as_json: bool) -> int:
     if secret is None:
         assert source.file.api is not None
         raise NotPolled(f"no secret for the API of {source.name}: set {source.file.api.secret}")
-    async with reach.broker(servers.nats(OPERATOR), OPERATOR) as client, HttpClient() as http:
+    async with reach.broker(servers.nats(USER), USER) as client, HttpClient() as http:
         bucket = Bucket(client.jetstream())
         owner = f"{getpass.getuser()} at {socket.gethostname()}:{os.getpid()}"
         work = Work(
@@ -98,7 +98,9 @@ def _source(servers: Servers, name: str) -> Source:
     known = {each.name: each for each in declared.values() if each.provider.polling is not None}
     if name not in known:
         raise NotPolled(f"no source that is polled is called {name}: known are {', '.join(sorted(known))}")
-    why = not_polled(known[name], scopes_of(known[name]))
+    if known[name].file.api is None:
+        raise NotPolled(f"ssot/providers/{name}.yaml has no api: state base_url, auth and secret")
+    why = why_not_polled(known[name], secret_set=True)
     if why is not None:
         raise NotPolled(why)
     return known[name]

@@ -16,7 +16,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import APIError
 
-from providers.polling import Scope
+from providers.polling import Scope, why_not_polled
 from providers.port import Source
 from providers.registry import sources
 from runtime import bus, process, ssot, streams
@@ -87,15 +87,17 @@ async def problems(nc: Client) -> dict[str, str]:
 
 
 def polled(declared: Iterable[Source], log: Any) -> list[tuple[Source, Sequence[Scope]]]:
-    """The sources that have something to poll, with it; why others have not is said in the log."""
+    """The sources that have something to poll, with it; why others that name an API have not is said in the log.
+
+    Whether a secret is set is looked at before each run: it may be by then.
+    """
     found = []
     for source in declared:
-        if source.provider.polling is None:
+        if source.file.api is None:
             continue
-        scopes = scopes_of(source)
-        why = not_polled(source, scopes)
+        why = why_not_polled(source, secret_set=True)
         if why is None:
-            found.append((source, scopes))
+            found.append((source, scopes_of(source)))
         else:
             log.info("not polled", source=source.name, reason=why)
     return found
@@ -105,16 +107,6 @@ def scopes_of(source: Source) -> Sequence[Scope]:
     """What is to be polled of a source, by its options."""
     assert source.provider.polling is not None
     return source.provider.polling.scopes(source)
-
-
-def not_polled(source: Source, scopes: Sequence[Scope]) -> str | None:
-    """Why nothing of a source is polled, by its file, and the fix; None where something is."""
-    where = f"ssot/providers/{source.name}.yaml"
-    if source.file.api is None:
-        return f"{where} has no api: state base_url, auth and secret"
-    if not scopes:
-        return f"the options in {where} name nothing to poll"
-    return None
 
 
 async def poll(work: Work, polled: Iterable[tuple[Source, Sequence[Scope]]]) -> None:

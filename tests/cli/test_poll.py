@@ -57,7 +57,7 @@ def polling(
     for name in ("ODOOOPS_DATA_DIR", "NATS_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ODOOOPS_SSOT_DIR", str(tmp_path / "ssot"))
-    monkeypatch.setenv("NATS_URL_OPERATOR", store.broker.url("operator"))
+    monkeypatch.setenv("NATS_URL_POLLER", store.broker.url("poller"))
     monkeypatch.setenv(SECRET, TOKEN)
     monkeypatch.chdir(tmp_path)
     store.api.routes["/things"] = by_link([{"id": 1}, {"id": 2}], size=1)

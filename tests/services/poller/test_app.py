@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import structlog
 
-from providers.polling import Scope
+from providers.polling import Polling, Scope
 from runtime import embedded
 from services.poller import app, turn
-from services.poller.app import Schedule, not_polled, poll, polled, problems
+from services.poller.app import Schedule, poll, polled, problems
 from services.poller.turn import Work
 from tests import api as apis
 from tests.api import by_link, too_many
@@ -157,14 +157,13 @@ def test_sources_that_are_not_polled_are_named_with_the_fix() -> None:
         raise structlog.DropEvent
 
     whole = shop("https://shop.example", name="whole")
-    silent = source_of(whole.provider, "silent")
-    assert [source.name for source, _ in polled([whole, silent], structlog.wrap_logger(None, [hear]))] == [
-        "whole"
+    without_api = source_of(whole.provider, "without_api")
+    empty = shop("https://shop.example", name="empty", polling=Polling(scopes=lambda source: []))
+    found = polled([whole, without_api, empty], structlog.wrap_logger(None, [hear]))
+    assert ["whole"] == [source.name for source, _ in found]
+    assert [("empty", "not polled: name what to poll in the options of ssot/providers/empty.yaml")] == [
+        (line["source"], line["reason"]) for line in lines
     ]
-    assert [line["reason"] for line in lines] == [
-        "ssot/providers/silent.yaml has no api: state base_url, auth and secret"
-    ]
-    assert not_polled(whole, []) == "the options in ssot/providers/whole.yaml name nothing to poll"
 
 
 def start(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
