@@ -44,7 +44,7 @@ class Reading:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing came or went meanwhile, as far as can be told. A page by itself need not state a total."""
+        """Whether nothing came or went meanwhile, as far as can be told. One that has no pages states no total."""
         shown = len(self.refs)
         return len(set(self.refs)) == shown and (set(self.totals) == {shown} or self.totals == [None])
 
@@ -66,7 +66,7 @@ def listing(kind: str) -> Part:
 
 
 def _read(kind: str, scope: str, shown: set[str]) -> Generator[Step, Any, Reading]:
-    reading = Reading()
+    reading, asked = Reading(), LISTINGS[kind]
 
     def page(reply: Reply) -> Generator[Step, Any, bool]:
         found = things(kind, scope, reply)
@@ -74,9 +74,12 @@ def _read(kind: str, scope: str, shown: set[str]) -> Generator[Step, Any, Readin
         reading.refs += [item.ref for item in found]
         reading.totals.append(total(reply.body))
         yield from show(found, reply, shown)
+        if reading.totals[-1] is None and asked.params:
+            # Else an answer that lost its list on the way would make everything gone.
+            raise Failed("shape_mismatch", f"a page of {kind} does not say how many there are")
         return True
 
-    yield from each_page(LISTINGS[kind], FOLLOWING, page)
+    yield from each_page(asked, FOLLOWING, page)
     return reading
 
 

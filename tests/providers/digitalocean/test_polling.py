@@ -117,10 +117,6 @@ CHANGED = {
         page("droplets", [droplet(1)], 2, more=True),
         page("droplets", [droplet(1), droplet(2)], 2),
     ],
-    "no total of two pages": [
-        page("droplets", [droplet(1)], None, more=True),
-        page("droplets", [droplet(2)], None),
-    ],
 }
 
 
@@ -148,6 +144,18 @@ def test_the_second_reading_of_it_counts_if_it_is_whole_and_each_thing_is_shown_
     assert (refs(2, 4), later.asked_at) == (listed.shown["droplet"], listed.began_at)
     assert len(done.refs) == len(set(done.refs)) and set(refs(2, 4)) <= set(done.refs)
     assert not done.warns
+
+
+@pytest.mark.parametrize(
+    ("scope", "found"), [("droplets", [droplet(1)]), ("droplets", []), ("firewalls", [])]
+)
+def test_a_page_that_does_not_say_how_many_there_are_makes_nothing_gone(
+    scope: str, found: list[dict[str, Any]]
+) -> None:
+    done = poll(scope, scope, lambda _: page(scope, found))
+
+    assert [thing["id"] for thing in found] == [int(ref.rpartition("/")[2]) for ref in done.refs]
+    assert ["shape_mismatch"] == [failure.reason for failure in done.failed] and not done.listings
 
 
 def test_a_listing_that_breaks_off_shows_what_it_had_and_completes_nothing() -> None:
