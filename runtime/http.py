@@ -76,7 +76,7 @@ class Answer:
             return float(stated[:10])
         try:
             at = parsedate_to_datetime(stated)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if at.tzinfo is None:
             at = at.replace(tzinfo=UTC)

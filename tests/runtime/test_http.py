@@ -105,6 +105,7 @@ async def test_an_answer_that_is_too_large_is_none(
         ("7200", 7200),
         ("Fri, 31 Dec 1999 23:59:59 GMT", 0),
         ("soon", None),
+        ("Fri, 31 Dec 1999 23:59:59 +99999999999999", None),
         ("-1", None),
         ("1" * 5_000, 1_111_111_111),
     ],
