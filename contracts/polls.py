@@ -89,6 +89,10 @@ class PollFinished(PollEvent):
     stale_after_s: Int64 | None = None
     """After how many seconds without another success its scope counts as stale."""
 
+    @property
+    def summary(self) -> str:
+        return f"{super().summary}: {self.error}" if self.error else super().summary
+
     @model_validator(mode="after")
     def _check_end(self) -> Self:
         _require_order(self.finished_at, self.occurred_at)

@@ -38,6 +38,11 @@ _TOKEN = re.compile(rb"[\x21-\x7e]+")
 _BEFORE_PATH = re.compile(r"^https?://[^/?#]*")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _REASONS = {401: "unauthorized", 403: "forbidden", 429: RATE_LIMITED}
+_HINTS = {
+    401: "is {secret} still valid?",
+    403: "does {secret} have the right to it?",
+    404: "is it there, and may {secret} see it?",
+}
 
 
 def credentials(api: Api, secret: bytes) -> dict[str, str]:
@@ -95,7 +100,8 @@ class Asker:
         except (NotSent, NoAnswer) as error:
             reason = "not_sent" if isinstance(error, NotSent) else "no_answer"
             REQUESTS.labels(self._source, reason).inc()
-            raise Failed(reason, f"{_shown(request)}: {self.harmless(str(error))}") from None
+            asked = f"{_shown(request)} at {urlsplit(self._api.base_url).netloc}"
+            raise Failed(reason, f"{asked}: {self.harmless(str(error))}") from None
         fetched_at = datetime.now(UTC)
         REQUESTS.labels(self._source, str(answer.status)).inc()
         if request.method == "POST":
@@ -137,8 +143,7 @@ class Asker:
 
     async def _wait_for_turn(self, request: Ask) -> None:
         if self.not_before is not None:
-            until = self.not_before.strftime("%H:%M:%SZ")
-            raise Failed(RATE_LIMITED, f"the API is not to be asked again before {until}")
+            raise Failed(RATE_LIMITED, f"the API is not to be asked again before {_time(self.not_before)}")
         if self.calls >= self._limits.calls_max:
             raise Failed(BUDGET, f"the {self._limits.calls_max:,} requests that a run has are used up")
         ready_at = max(self._ready_at, self._post_ready_at if request.method == "POST" else 0.0)
@@ -181,15 +186,16 @@ class Asker:
 
     def _failure(self, request: Ask, answer: Answer, fetched_at: datetime) -> Failed:
         reason = _REASONS.get(answer.status, f"http_{answer.status}")
+        hint = _HINTS.get(answer.status, "").format(secret=self._api.secret)
         pause = self._pause_s(answer)
         if answer.status == 429 or (answer.status == 403 and pause is not None):
             reason = RATE_LIMITED
             self._end(fetched_at, RATE_LIMITED_S if pause is None else pause)
+            assert self.not_before is not None
+            hint = f"not to be asked again before {_time(self.not_before)}"
         said = self.harmless(_message(answer.body))[:MESSAGE_CHARS_SHOWN]
         sentence = f"{_shown(request)} answered {answer.status}{f': {said}' if said else ''}"
-        if answer.status == 401:
-            sentence += f"; is {self._api.secret} still valid?"
-        return Failed(reason, sentence, answer.status)
+        return Failed(reason, f"{sentence}; {hint}" if hint else sentence, answer.status)
 
 
 def _origin(address: str) -> tuple[str, str, int | None]:
@@ -204,6 +210,10 @@ def _shown(request: Ask) -> str:
     """Method and path, without what a login or a query may hold."""
     path = _BEFORE_PATH.sub("", request.path).partition("?")[0].partition("#")[0]
     return f"{request.method} {path[:PATH_CHARS_SHOWN]}"
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%H:%M:%SZ")
 
 
 def _message(body: bytes) -> str:

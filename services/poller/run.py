@@ -137,8 +137,11 @@ class Report:
     @property
     def error(self) -> str | None:
         """Which parts failed and why, in one sentence; None where none did."""
-        named = "; ".join(map(str, self.troubles[:TROUBLES_NAMED_MAX]))
-        hidden = len(self.troubles) - TROUBLES_NAMED_MAX
+        parts: dict[tuple[str, str], list[str]] = {}
+        for trouble in self.troubles:
+            parts.setdefault((trouble.sentence, trouble.reason), []).append(trouble.part)
+        told = [f"{', '.join(names)}: {sentence} ({reason})" for (sentence, reason), names in parts.items()]
+        named, hidden = "; ".join(told[:TROUBLES_NAMED_MAX]), len(told) - TROUBLES_NAMED_MAX
         return (f"{named}; and {hidden} more" if hidden > 0 else named) or None
 
     def note(self, line: str) -> None:

@@ -188,8 +188,11 @@ async def test_an_api_that_never_answers_is_given_up_after_as_many_attempts(api,
 
 
 async def test_an_api_that_is_not_there_is_named(http):
-    asking = asker(http, f"http://127.0.0.1:{free_port()}")
-    assert (await failure(asking, Ask(path="/things"))).reason == "not_sent"
+    port = free_port()
+    asking = asker(http, f"http://127.0.0.1:{port}")
+    failed = await failure(asking, Ask(path="/things"))
+    assert failed.reason == "not_sent"
+    assert str(failed).startswith(f"GET /things at 127.0.0.1:{port}: ")
 
 
 async def test_the_attempts_at_a_request_are_counted_whatever_goes_wrong_with_each(api, http):
@@ -227,9 +230,18 @@ async def test_an_error_says_what_the_api_says_and_neither_query_nor_secret(api,
     assert len(str(failed)) < 250
 
 
-async def test_an_expired_secret_is_named(api, http):
-    api.routes["/things"] = Reply({}, 401)
-    assert SECRET in str(await failure(asker(http, api.address), Ask(path="/things")))
+@pytest.mark.parametrize(
+    "status, hint",
+    [
+        (401, f"is {SECRET} still valid?"),
+        (403, f"does {SECRET} have the right to it?"),
+        (404, f"is it there, and may {SECRET} see it?"),
+    ],
+)
+async def test_a_refusal_names_the_secret_and_what_to_look_at(api, http, status: int, hint: str):
+    api.routes["/things"] = Reply({}, status)
+    failed = await failure(asker(http, api.address), Ask(path="/things"))
+    assert str(failed) == f"GET /things answered {status}; {hint}"
 
 
 async def test_a_post_is_sent_once_and_the_next_one_waits(api, http):

@@ -16,10 +16,11 @@ from providers.polling import Ask, Failed, Keep, Known, Listed, Look, Say, Show,
 from providers.port import Item, Unintelligible
 from runtime import streams
 from services.poller import memory
+from services.poller.run import Report, Trouble
 from tests import api as apis
 from tests.api import Reply, by_link, too_many
 from tests.services.poller.running import Shop, statuses
-from tests.services.poller.shop import EVERY_S, TOKEN, item, scope, things
+from tests.services.poller.shop import EVERY_S, SECRET, TOKEN, item, scope, things
 
 pytestmark = pytest.mark.anyio
 
@@ -184,7 +185,9 @@ async def test_a_part_that_fails_does_not_stop_the_others(store: Shop) -> None:
     assert (report.status, report.new) == ("partial", 1)
     (end,) = await store.ends()
     assert (end.status, end.counts["errors"]) == ("partial", 1)
-    assert end.error == "orders: GET /orders answered 404: Not Found (http_404)"
+    why = f"GET /orders answered 404: Not Found; is it there, and may {SECRET} see it?"
+    assert end.error == f"orders: {why} (http_404)"
+    assert end.summary == f"shop: poll of {end.scope} partial: {end.error}"
 
 
 def mistaken(look: Look) -> Steps:
@@ -388,3 +391,10 @@ async def test_what_became_of_a_run_is_counted_in_its_lease(store: Shop) -> None
     await store.poll()
     assert (await store.lease(scope()))["failures"] == 0
     assert statuses(await store.ends()) == ["failed"] * 3 + ["success"]
+
+
+def test_parts_that_ended_alike_are_named_together() -> None:
+    report = Report(parts=3)
+    for part, sentence in (("one", "stopped"), ("two", "is away"), ("three", "stopped")):
+        report.troubles.append(Trouble(part=part, reason="why", sentence=sentence, ended=True))
+    assert report.error == "one, three: stopped (why); two: is away (why)"
