@@ -25,8 +25,10 @@ from providers.registry import sources
 from runtime import ssot
 from runtime.bucket import Bucket
 from runtime.http import HttpClient
+from runtime.settings import BadSettings
 from services.poller import turn
 from services.poller.app import scopes_of
+from services.poller.asking import credentials
 from services.poller.lease import Leases, Record, Seen
 from services.poller.run import Report
 from services.poller.turn import Work
@@ -69,13 +71,15 @@ class Outcome:
 
 
 async def run(servers: Servers, wanted: Wanted, as_json: bool) -> int:
-    """Poll and print; the exit code. Raises NotPolled."""
-    source = _source(servers, wanted.source)
-    scopes = _scopes(source, wanted.scope)
-    secret = turn.secret_of(source)
-    if secret is None:
-        assert source.file.api is not None
-        raise NotPolled(f"no secret for the API of {source.name}: set {source.file.api.secret}")
+    """Poll and print; the exit code. Raises NotPolled, where that is not printed as JSON."""
+    try:
+        source = _source(servers, wanted.source)
+        scopes, secret = _scopes(source, wanted.scope), _secret(source)
+    except NotPolled as error:
+        if not as_json:
+            raise
+        terminal.print_json({"ok": False, "source": wanted.source, "error": str(error), "code": "not_polled"})
+        return EXIT_USAGE
     async with reach.broker(servers.nats(USER), USER) as client, HttpClient() as http:
         bucket = Bucket(client.jetstream())
         owner = f"{getpass.getuser()} at {socket.gethostname()}:{os.getpid()}"
@@ -104,6 +108,19 @@ def _source(servers: Servers, name: str) -> Source:
     if why is not None:
         raise NotPolled(why)
     return known[name]
+
+
+def _secret(source: Source) -> bytes:
+    """What the API is asked with; raises NotPolled."""
+    assert source.file.api is not None
+    try:
+        secret = turn.secret_of(source)
+        if secret is not None:
+            credentials(source.file.api, secret)
+            return secret
+    except BadSettings as error:
+        raise NotPolled(str(error)) from None
+    raise NotPolled(why_not_polled(source, secret_set=False) or "")
 
 
 def _scopes(source: Source, name: str | None) -> Sequence[Scope]:

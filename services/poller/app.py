@@ -173,21 +173,20 @@ class Schedule:
 
     def _prepared(self, scope: Scope) -> tuple[Order, Run] | None:
         """A run with the secret as it is now; None where there is none, and the log is told why, once."""
-        assert self._source.file.api is not None
-        run, why = None, f"no secret: set {self._source.file.api.secret}"
+        run, why, tell = None, why_not_polled(self._source, secret_set=False), self._log.info
         try:
             secret = turn.secret_of(self._source)
             if secret is not None:
                 ordered = turn.order(self._source, scope, CRON)
                 run = ordered, turn.prepare(self._work, ordered, secret)
         except BadSettings as error:
-            why = str(error)
+            why, tell = str(error), self._log.warning
         if run is not None:
             if self._why_not is not None:
                 self._log.info("polled from now on")
             self._why_not = None
         elif why != self._why_not:
-            self._log.warning("not polled", reason=why)
+            tell("not polled", reason=why)
             self._why_not = why
         return run
 

@@ -86,7 +86,7 @@ async def test_one_scope_may_be_chosen_and_json_printed(polling: Polling) -> Non
         {
             "ok": False,
             "part": "orders",
-            "error": "GET /orders answered 404: Not Found",
+            "error": f"GET /orders answered 404: Not Found; is it there, and may {SECRET} see it?",
             "code": "http_404",
         }
     ]
@@ -167,4 +167,18 @@ async def test_what_is_not_there_is_named_with_what_is(
 
 async def test_a_missing_secret_is_named(polling: Polling, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SECRET)
-    assert f"no secret for the API of shop: set {SECRET}" in await polling("shop", code=2)
+    said = f"not polled: set {SECRET} (or {SECRET}_FILE)"
+    assert said in await polling("shop", code=2)
+    assert json.loads(await polling("shop", "--json", code=2)) == {
+        "ok": False,
+        "source": "shop",
+        "error": said,
+        "code": "not_polled",
+    }
+
+
+async def test_a_secret_that_no_header_can_hold_is_not_asked_with(
+    polling: Polling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECRET, "a b")
+    assert f"{SECRET} holds a space" in await polling("shop", code=2)

@@ -117,7 +117,7 @@ async def test_a_source_begins_to_be_polled_when_its_secret_is_there(
     await due.round()
     assert [line["reason"] for line in store.lines] == [
         f"{SECRET}_FILE names a file that cannot be read: No such file or directory",
-        f"no secret: set {SECRET}",
+        f"not polled: set {SECRET} (or {SECRET}_FILE)",
     ]
     file.write_text(f"{TOKEN}\n")
     await due.round()
