@@ -33,7 +33,7 @@ OUT_OF_REACH = (
     "backups, archives and snapshots of the log, of the database and of disks, and brokers' replicas that are down",
     "pieces of a large body whose storing was cut off before it had a name",
     "the database's own files: rows that were replaced lie there until VACUUM, and in its WAL until that is recycled",
-    "refs, identities and hashes: they stay in the ledger, in listings and in what operators said",
+    "refs, identities and hashes: they stay in the ledger, listings, operators' words and the poller's memory",
     "what was printed on terminals, and logs of proxies before ingest",
 )
 

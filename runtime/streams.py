@@ -84,6 +84,8 @@ NOTIFY_AGE_S_MAX = 3600
 # The poller: what it remembers is in one bucket of keys and values.
 POLLER_VALUE_BYTES_MAX = 512 * 1024
 """One value, compressed: the refs of a whole listing are one."""
+POLLER_MEMORY_S_MAX = 30 * 86_400
+"""What was not written for so long is forgotten: a thing that is still shown is then stored once more."""
 
 # Subscribers who are none of our services.
 SUBSCRIBER_ACK_WAIT_S = 60.0
@@ -168,6 +170,7 @@ def stream_configs(replicas: int) -> tuple[StreamConfig, ...]:
             storage=StorageType.FILE,
             num_replicas=replicas,
             max_msgs_per_subject=1,
+            max_age=POLLER_MEMORY_S_MAX,
             discard=DiscardPolicy.NEW,
             max_msg_size=POLLER_VALUE_BYTES_MAX + 16 * 1024,
             duplicate_window=120,

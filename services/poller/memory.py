@@ -1,6 +1,6 @@
 """What was stored last of each thing, which things each listing showed, and what parts want to know again.
 
-Losing it costs only that things are read and stored again.
+Losing it costs only that things are read and stored again; so nothing is kept longer than POLLER_MEMORY_S_MAX.
 """
 
 from __future__ import annotations

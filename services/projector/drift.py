@@ -245,8 +245,8 @@ def consequences(
     changed: set[int] = set()
     for change in changes:
         changed.add(change.by.delivery.seq)
-        if _tells_by_itself(sources, change.by.delivery.source) and not _completes(change):
-            found.append(_drift(change, new))
+        if _tells_by_itself(sources, change.by.delivery.source) and (columns := _untold(change)):
+            found.append(_drift(change, columns, new))
     for understood in observed:
         about_things = any(name in WATCHED for name, _ in understood.rows)
         if understood.delivery.seq in changed or not about_things:
@@ -265,21 +265,25 @@ def _tells_by_itself(sources: Mapping[str, Source], name: str) -> bool:
     return name in sources and sources[name].file.endpoint is not None
 
 
-def _completes(change: Change) -> bool:
-    """Whether the row was of that very moment: then nothing was missed, and the API only shows more of it.
+def _untold(change: Change) -> tuple[str, ...]:
+    """The columns by which something was missed.
 
-    So it is with what happened once and has no versions.
+    Of a moment that the row knew of already, an API may only show more than was told, which fills a group of columns
+    that was behind. A group that was of that very moment and differs is another change in the same second.
     """
     if change.was is None:
-        return False
-    versions = [column.name for column in change.model.columns if column.rule.name == "version"]
+        return change.columns
+    rules = {column.name: column.rule for column in change.model.columns}
+    known = {name: tuple(change.was[name][:2]) for name, rule in rules.items() if rule.name == "version"}
     seen = max(statement.event.moment[:2] for statement in change.by.statements)
-    return not versions or seen <= max(tuple(change.was[name][:2]) for name in versions)
+    if known and seen > max(known.values()):
+        return change.columns
+    return tuple(name for name in change.columns if known.get(rules[name].group) == seen)
 
 
-def _drift(change: Change, new: Collection[str]) -> Consequence:
+def _drift(change: Change, untold: Sequence[str], new: Collection[str]) -> Consequence:
     kind: DriftKind = "missing" if change.was is None else "different"
-    columns = () if change.was is None else change.columns
+    columns = () if change.was is None else untold
     delivery, stated = change.by.delivery, change.by.statements
     at = max((statement.event.moment[1] for statement in stated), default=0)
     event = DriftFound(
@@ -291,7 +295,7 @@ def _drift(change: Change, new: Collection[str]) -> Consequence:
         kind=kind,
         columns=list(columns),
         was=shown({name: change.was[name] for name in columns}) if change.was is not None else {},
-        found=shown({name: change.found[name] for name in change.columns}),
+        found=shown({name: change.found[name] for name in untold}),
         delivery=delivery.name,
         missed=sorted({statement.event.id for statement in stated} & set(new)),
         changed_at=from_micros(at) if 0 < at <= micros(delivery.received_at) else None,

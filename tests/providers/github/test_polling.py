@@ -11,11 +11,12 @@ import pytest
 from pydantic import ValidationError
 
 from contracts.health import HealthcheckCompleted
-from contracts.webhooks import WebhookFailing
+from contracts.webhooks import RedeliveryAsked, WebhookFailing
 from providers.github import PROVIDER
 from providers.github.answers import SeenDelivery
 from providers.github.options import GithubOptions
 from providers.github.poll_deployments import deployments
+from providers.github.poll_home import at_home
 from providers.github.poll_hooks import ATTEMPTS_MAX, REDELIVERIES_MAX, failed_deliveries, hook, redelivery
 from providers.github.poll_items import MISSING_ASKED_MAX, all_issues, issues, pulls
 from providers.github.poll_runs import JOBS_RUNS_MAX, OPEN_WORDS, runs
@@ -70,9 +71,10 @@ def test_nothing_is_polled_where_no_repository_is_named() -> None:
 def test_a_repository_has_a_scope_for_its_changes_and_a_daily_one_for_all_issues() -> None:
     changes, everything = scopes(SOURCE)
 
-    assert (SCOPE, None) == (changes.name, changes.every_s)
+    # In the letters in which webhooks name their listing.
+    assert (SCOPE.lower(), None) == (changes.name, changes.every_s)
     assert ["issues", "pulls", "runs", "deployments", "redelivery", "hook"] == list(changes.parts)
-    assert (LISTING, 86_400, ["all_issues"]) == (everything.name, everything.every_s, [*everything.parts])
+    assert (LISTING.lower(), 86_400, ["all_issues"]) == (everything.name, everything.every_s, [*everything.parts])
 
 
 def test_a_webhook_that_is_not_the_repositorys_own_is_left_alone() -> None:
@@ -611,6 +613,48 @@ def test_a_delivery_that_fails_again_and_again_is_named() -> None:
 def test_a_delivery_that_github_does_not_send_again_stops_no_other() -> None:
     done = poll(redelivery, sweep([attempt(5, "a", FAILED), attempt(6, "b", FAILED)], status=422))
     assert (2, []) == (sum(ask.method == "POST" for ask in done.asks), done.failed)
+
+
+def test_what_was_asked_for_again_is_said_though_github_refuses_the_rest() -> None:
+    answers = iter([202, 422, 202, 500, 202])
+
+    def github(asked: Ask) -> Reply:
+        if asked.method == "POST":
+            return reply({}, status=next(answers))
+        return sweep(lost)(asked)
+
+    lost = [attempt(n, f"guid-{n}", FAILED, minutes=60 - n) for n in (1, 2, 3, 4, 5)]
+    done = poll(redelivery, github)
+    [said] = done.says
+    assert isinstance(said, RedeliveryAsked)
+    assert (["guid-1", "guid-3"], f"github:hook/{OURS['id']}") == (said.deliveries, said.ref)
+    assert ["http_500"] == [failure.reason for failure in done.failed]
+
+
+def test_nothing_is_said_where_nothing_was_lost() -> None:
+    assert [] == poll(redelivery, sweep([attempt(5, "a")])).says
+
+
+def test_things_say_their_repository_as_webhooks_do_and_its_id_is_asked_for_once() -> None:
+    def github(asked: Ask) -> Reply:
+        return (
+            reply({"id": 77, "full_name": "x/y"})
+            if asked.path == f"/{SCOPE}"
+            else reply([item(1, ago(hours=1))])
+        )
+
+    first = poll(at_home(issues), github)
+    second = poll(at_home(issues), [reply([item(1, ago(hours=1))])], state=first.keeps[-1])
+    for done in (first, second):
+        [shown] = [each for show in done.shows for each in show.items]
+        assert 77 == json.loads(shown.body)["item"]["repository"]["id"]
+        assert 77 == done.keeps[-1]["repository_id"]
+    assert (2, 1) == (len(first.asks), len(second.asks))
+
+
+def test_a_part_at_home_hears_of_failures_as_without() -> None:
+    done = poll(at_home(issues), [reply({"id": 77}), reply({}, status=500)])
+    assert ["http_500"] == [failure.reason for failure in done.failed]
 
 
 def test_attempts_of_one_second_are_in_the_order_of_their_ids() -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from random import Random
 from typing import Any
 
+import pytest
+
 from contracts.delivery import Delivery
+from contracts.ssot import Api as DeclaredApi
+from providers.port import Source
+from providers.registry import PROVIDERS
+from services.poller import asking, run, turn
 from tests.api import NOT_FOUND, Api, Call, Handler, Reply, by_link
-from tests.samples import body, delivery
+from tests.samples import SOURCES, body, delivery
 
 NAME = "acme/shop"
 ENDPOINT = "https://ops.example.com/webhooks/github"
@@ -24,6 +30,8 @@ HOME = {
 }
 HOOK = 1
 START_AGO = timedelta(hours=4)
+POLLED_AFTER = timedelta(minutes=2)
+"""GitHub is not asked again for what it may be about to deliver."""
 GONE = Reply({"message": "This issue was deleted"}, 410)
 ACCEPTED = Reply({}, 202)
 
@@ -50,6 +58,14 @@ class Webhook:
         return replace(made, received_at=received_at or self.at + timedelta(seconds=1))
 
 
+def github(api: Api) -> Source:
+    """The repository's source, with its API at `api`."""
+    declared = DeclaredApi(base_url=api.address, auth="bearer", secret="GITHUB_TOKEN")
+    file = SOURCES["github"].file.model_copy(update={"api": declared, "options": {"repositories": [NAME]}})
+    options = PROVIDERS["github"].options.model_validate(file.options)
+    return replace(SOURCES["github"], file=file, options=options)
+
+
 class Repository:
     """Starts empty, some hours ago; each act takes it a few seconds on. `sent` is what GitHub posted, in order."""
 
@@ -72,6 +88,17 @@ class Repository:
             self._choose()()
             for webhook in self.sent[before:]:
                 webhook.attempts.append(self.random.random() >= lost_share)
+
+    def keep_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let polls happen at this repository's time, some minutes after what happened last."""
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:
+                return self.now + POLLED_AFTER
+
+        for module in (asking, run, turn):
+            monkeypatch.setattr(module, "datetime", Clock)
 
     def deliveries(self) -> list[Delivery]:
         """What arrived."""
@@ -196,7 +223,7 @@ class Repository:
 
     def serve(self, api: Api) -> None:
         """Answer as GitHub's API does."""
-        api.routes = _Routes(self)
+        api.routes = _Routes(self, api.routes)
 
     def handler(self, path: str) -> Handler | Reply:
         """What answers a path below the repository's."""
@@ -277,17 +304,19 @@ _SAMPLES = {"workflow_run": "completed.00", "deployment": "created.00", "deploym
 
 
 class _Routes(dict[str, Any]):
-    """The paths of one repository, answered by it."""
+    """The paths of one repository, answered by it, and others."""
 
-    def __init__(self, repository: Repository) -> None:
-        super().__init__()
+    def __init__(self, repository: Repository, others: dict[str, Any]) -> None:
+        super().__init__(others)
         self._repository = repository
 
     def get(self, path: str, otherwise: Any = None) -> Any:
         prefix = f"/repos/{NAME}/"
         if path == prefix.rstrip("/"):
             return Reply(HOME)
-        return self._repository.handler(path[len(prefix) :]) if path.startswith(prefix) else otherwise
+        if path.startswith(prefix):
+            return self._repository.handler(path[len(prefix) :])
+        return super().get(path, otherwise)
 
 
 def _at_home(sample: Json, path: str) -> Json:

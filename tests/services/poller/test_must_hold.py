@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, tzinfo
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,22 +14,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from contracts.delivery import Delivery
 from contracts.observation import is_observed
 from contracts.polls import ListingCompleted
-from contracts.ssot import Api as DeclaredApi
-from providers.port import Source
-from providers.registry import PROVIDERS
 from read_models.registry import READ_MODELS
 from runtime import bus, postgres, streams
-from services.poller import asking, run, turn
 from services.projector.rebuild import rebuild
 from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
-from tests.api import Api
 from tests.conftest import Broker
 from tests.samples import SOURCES
 from tests.servers import Database, Postgres, fresh_database
 from tests.services.poller.polled import poll
-from tests.services.poller.repository import NAME, Repository
+from tests.services.poller.repository import Repository, github
 from tests.services.poller.running import Shop
 from tests.services.projector.rebuilding import working
 from tests.services.projector.running import project_all, store_batch
@@ -59,14 +54,6 @@ async def unharmed(postgres_server: Postgres, anyio_backend: object) -> AsyncIte
         made = postgres.make_engine(other.url("projector"), "test")
         yield made
         await made.dispose()
-
-
-def github(api: Api) -> Source:
-    """The repository's source, with its API at `api`."""
-    declared = DeclaredApi(base_url=api.address, auth="bearer", secret="GITHUB_TOKEN")
-    file = SOURCES["github"].file.model_copy(update={"api": declared, "options": {"repositories": [NAME]}})
-    options = PROVIDERS["github"].options.model_validate(file.options)
-    return replace(SOURCES["github"], file=file, options=options)
 
 
 async def stored(broker: Broker, after: int = 0) -> list[Delivery]:
@@ -132,18 +119,6 @@ def polled(deliveries: Iterable[Delivery]) -> list[Delivery]:
     return [each for each in deliveries if is_observed(each.kind) or each.kind == ListingCompleted.type]
 
 
-def live_by(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let polls happen at the repository's time, some minutes after what happened last."""
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> datetime:
-            return repository.now + timedelta(minutes=2)
-
-    for module in (asking, run, turn):
-        monkeypatch.setattr(module, "datetime", Clock)
-
-
 async def test_a_poll_makes_good_what_lost_webhooks_would_have_told(
     store: Shop,
     broker: Broker,
@@ -154,7 +129,7 @@ async def test_a_poll_makes_good_what_lost_webhooks_would_have_told(
 ) -> None:
     repository = Repository()
     repository.serve(store.api)
-    live_by(repository, monkeypatch)
+    repository.keep_time(monkeypatch)
     source = github(store.api)
 
     # All goes well at first, and a poll finds nothing to mend.

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from contracts.ssot import Api as DeclaredApi
-from providers.port import Source
 from runtime import postgres, streams
 from services.poller.run import Report
 from services.projector.rebuild import rebuild
-from tests.api import BROKEN, Api, Call, Reply, by_number, too_many
+from tests.api import BROKEN, Call, Reply, by_number, too_many
 from tests.conftest import Broker
-from tests.samples import SOURCES
 from tests.servers import Database
+from tests.services.poller.cloud import DROPLETS, SCOPE, Cloud, digitalocean
 from tests.services.poller.polled import poll
 from tests.services.poller.running import Shop
 from tests.services.projector.rebuilding import working
@@ -27,36 +24,12 @@ from tests.tables import snapshot
 
 pytestmark = pytest.mark.anyio
 
-PAGE = 2
-"""Small, so that a handful of droplets has pages."""
-DROPLETS = "/v2/droplets"
-SCOPE = "droplets"
-
 
 @pytest.fixture
 async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
     made = postgres.make_engine(database.url("projector"), "test")
     yield made
     await made.dispose()
-
-
-def digitalocean(api: Api) -> Source:
-    declared = DeclaredApi(base_url=api.address, auth="bearer", secret="DIGITALOCEAN_TOKEN")
-    source = SOURCES["digitalocean"]
-    return replace(source, file=source.file.model_copy(update={"api": declared}))
-
-
-class Cloud:
-    """Droplets by id, as the API lists them in small pages."""
-
-    def __init__(self, api: Api, *ids: int) -> None:
-        self.ids = list(ids)
-        api.routes[DROPLETS] = self._droplets
-
-    def _droplets(self, call: Call) -> Reply:
-        shown = [{"id": each, "name": f"web-{each}", "status": "active", "tags": []} for each in self.ids]
-        small = replace(call, query={**call.query, "per_page": str(PAGE)})
-        return by_number(shown, "droplets")(small)
 
 
 async def gone(engine: AsyncEngine) -> dict[int, bool | None]:

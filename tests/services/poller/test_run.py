@@ -309,6 +309,28 @@ async def test_a_part_learns_which_refs_the_last_whole_listing_showed(store: Sho
     assert known == [frozenset(), frozenset({"shop:x/1", "shop:y/1"})]
 
 
+async def test_what_was_seen_since_the_last_listing_is_known_until_the_next(store: Shop) -> None:
+    known: list[frozenset[str]] = []
+
+    def seeing(*ids: int, whole: bool = False) -> Any:
+        def read(look: Look) -> Steps:
+            shown = [item(each) for each in rows(*ids)]
+            yield Show(items=shown, fetched_at=AT, listing="all/things")
+            known.append((yield Known("all/things")))
+            if whole:
+                refs = [each.ref for each in shown]
+                yield Listed(scope="all/things", shown={"thing": refs}, began_at=look.started_at)
+                known.append((yield Known("all/things")))
+
+        return read
+
+    for part in (seeing(1, 2), seeing(2, 3), seeing(4, whole=True), seeing(5)):
+        await store.poll(scope(things=part))
+
+    seen = [{int(ref.rpartition("/")[2]) for ref in refs} for refs in known]
+    assert [{1, 2}, {1, 2, 3}, {1, 2, 3, 4}, {4}, {4, 5}] == seen
+
+
 async def test_a_listing_of_any_size_is_remembered_in_pieces(store: Shop, monkeypatch: Any) -> None:
     monkeypatch.setattr(memory, "POLLER_VALUE_BYTES_MAX", 60)
     kept = memory.Memory(store.work().bucket, "shop")

@@ -15,7 +15,8 @@ from contracts.polls import listing
 from providers.github.observed import items
 from tests.samples import body, delivery
 
-SCOPE = "repos/Codertocat/Hello-World/issues"
+SCOPE = "repos/codertocat/hello-world/issues"
+PULLS = "repos/codertocat/hello-world/pulls"
 REF = "github:Codertocat/Hello-World#"
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 

@@ -18,7 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from contracts import own
 from contracts.delivery import Delivery, body_sha256
 from contracts.drift import VALUE_CHARS_MAX, shown
+from contracts.observation import observation
 from contracts.webhooks import RedeliveryAsked
+from providers.github.observed import items
 from runtime import bus, streams
 from services.projector import drift, redact, retry
 from services.projector.rebuild import rebuild
@@ -27,8 +29,9 @@ from services.projector.understand import parked
 from tests.conftest import Broker
 from tests.providers.digitalocean.answers import observed as droplet_item
 from tests.read_models.test_digitalocean import whole
+from tests.samples import body
 from tests.servers import Database
-from tests.services.projector.drifting import REF, issue, listed, minute, seen, webhook
+from tests.services.projector.drifting import PULLS, REF, issue, listed, minute, seen, webhook
 from tests.services.projector.rebuilding import working
 from tests.services.projector.running import (
     A_DRIFT_NOT_SAID,
@@ -155,6 +158,37 @@ async def test_what_is_told_in_the_same_batch_is_not_drift(
     assert ["work_item.opened", "work_item.closed"] == await published(
         broker, "work_item.opened", "work_item.closed", "work_item.observed", "drift.found"
     )
+
+
+async def test_a_second_change_in_the_same_second_is_drift(broker: Broker, engine: AsyncEngine) -> None:
+    await told(broker, engine, OPENED, seen(issue(7, minute(0), title="Changed at once"), minute(10)))
+
+    assert [["title"]] == [each["columns"] for each in await drifts(engine)]
+
+
+async def test_what_an_api_shows_more_of_a_known_moment_is_news_and_no_drift(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    # Of a pull request, webhooks about issues tell all but what only the list of pull requests shows.
+    shown: dict[str, Any] = json.loads(body("pull_request.opened.12"))["pull_request"]
+    as_issue = {name: value for name, value in shown.items() if name not in ("head", "base", "draft")}
+    as_issue["pull_request"] = {"merged_at": None}
+    await told(broker, engine, webhook("labeled", as_issue, minute(0)))
+    [item] = items("pulls", PULLS, json.dumps([shown]).encode())
+    fetched = observation(
+        source="github",
+        ref=item.ref,
+        kind=item.kind,
+        body=item.body,
+        via="poll",
+        run_id="r",
+        fetched_at=minute(10),
+    )
+    await told(broker, engine, fetched)
+
+    assert 1 == await count(engine, "work_items", "head_sha IS NOT NULL")
+    assert [] == await drifts(engine)
+    assert ["work_item.observed"] == await published(broker, "work_item.observed", "drift.found")
 
 
 async def test_of_a_source_that_is_only_polled_what_changes_is_news_and_no_drift(
@@ -320,6 +354,14 @@ async def test_a_droplet_that_is_gone_is_news_and_no_drift(broker: Broker, engin
     assert ("digitalocean:droplet/3", "do_droplets") == tuple(
         json.loads(message.data or b"")[name] for name in ("ref", "model")
     )
+
+
+async def test_what_only_webhooks_told_of_is_gone_when_its_listing_misses_it(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    await told(broker, engine, OPENED, *listed(minute(20), []))
+
+    assert [(f"{REF}7", "gone")] == [(each["ref"], each["kind"]) for each in await drifts(engine)]
 
 
 # The cause.
