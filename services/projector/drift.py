@@ -137,8 +137,10 @@ _GONE = {
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 _PARTS = text(f"SELECT count(*) FROM {SCHEMA}.{AUDIT.name} WHERE event_id = ANY(CAST(:ids AS text[]))")
 _LISTED_BEFORE = text(
-    f"SELECT max(occurred_at) FROM {SCHEMA}.{AUDIT.name}"
-    f" WHERE ref = :ref AND event_type = '{ListingCompleted.type}' AND occurred_at < :began"
+    f"SELECT t.occurred_at FROM {SCHEMA}.{AUDIT.name} AS t"
+    f" WHERE t.ref = :ref AND t.event_type = '{ListingCompleted.type}' AND t.occurred_at < :began"
+    # One that was cut short said of nothing that it is gone: by its last part one knows that it was not.
+    " AND t.payload -> 'part' = t.payload -> 'parts' ORDER BY t.occurred_at DESC LIMIT 1"
 )
 _PUT = text(
     "INSERT INTO projector.outbox (message_id, subject, headers, data)"
@@ -223,7 +225,7 @@ async def gone_by(connection: AsyncConnection, listing: ListingCompleted, delive
         return []
     before = (
         await connection.execute(_LISTED_BEFORE, {"ref": listing.ref, "began": listing.started_at})
-    ).scalar_one() or _LONG_AGO
+    ).scalar_one_or_none() or _LONG_AGO
     asked = {"source": listing.source, "scope": listing.scope, "began": listing.started_at, "before": before}
     return [
         Gone(model, row.ref, row.seen_at, listing, delivery)

@@ -308,6 +308,19 @@ async def test_a_listing_of_which_a_part_is_missing_tells_of_nothing(
     assert [f"{REF}2000"] == [each["ref"] for each in await drifts(engine) if each["kind"] == "gone"]
 
 
+async def test_a_listing_that_was_never_completed_hides_nothing_that_is_gone(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    numbers = range(1, 1_100)
+    sights = [seen(issue(n, minute(0)), minute(1)) for n in (1, 2_000)]
+    cut_short, *_ = listed(minute(10), numbers)
+    await told(broker, engine, *sights, *listed(minute(2), [1, 2_000]), cut_short)
+
+    await told(broker, engine, *listed(minute(20), numbers))
+
+    assert [f"{REF}2000"] == [each["ref"] for each in await drifts(engine) if each["kind"] == "gone"]
+
+
 async def test_a_droplet_that_is_gone_is_news_and_no_drift(broker: Broker, engine: AsyncEngine) -> None:
     item = {"id": 3, "name": "web", "status": "active", "tags": []}
     sight = replace(droplet_item("droplet", item, at=minute(0), scope="droplets"), seq=0)
