@@ -136,11 +136,13 @@ _GONE = {
 }
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 _PARTS = text(f"SELECT count(*) FROM {SCHEMA}.{AUDIT.name} WHERE event_id = ANY(CAST(:ids AS text[]))")
-_LISTED_BEFORE = text(
+_TOLD_LAST = text(
     f"SELECT t.occurred_at FROM {SCHEMA}.{AUDIT.name} AS t"
-    f" WHERE t.ref = :ref AND t.event_type = '{ListingCompleted.type}' AND t.occurred_at < :began"
-    # One that was cut short said of nothing that it is gone: by its last part one knows that it was not.
-    " AND t.payload -> 'part' = t.payload -> 'parts' ORDER BY t.occurred_at DESC LIMIT 1"
+    f" WHERE t.ref = :ref AND t.event_type = '{ListingCompleted.type}' AND t.payload -> 'part' = t.payload -> 'parts'"
+    " AND t.occurred_at <> ALL(CAST(:now AS timestamptz[])) AND CAST(t.payload ->> 'parts' AS bigint) ="
+    f" (SELECT count(*) FROM {SCHEMA}.{AUDIT.name} AS p WHERE p.ref = t.ref AND p.event_type = t.event_type"
+    " AND p.occurred_at = t.occurred_at)"
+    " ORDER BY t.occurred_at DESC LIMIT 1"
 )
 _PUT = text(
     "INSERT INTO projector.outbox (message_id, subject, headers, data)"
@@ -204,28 +206,33 @@ def _key(model: ReadModel[Any], row: Mapping[str, Any]) -> Key:
     return tuple(row[name] for name in model.key)
 
 
-def listings_of(folded: Iterable[Understood]) -> list[tuple[ListingCompleted, str]]:
-    """The listings of which a part is among `folded`, each once and from the oldest on, and who said it."""
-    found = {
-        (statement.event.started_at, statement.event.ref): (statement.event, statement.delivery)
-        for understood in folded
-        for statement in understood.statements
-        if isinstance(statement.event, ListingCompleted)
-    }
-    return [found[key] for key in sorted(found)]
+def listings_of(folded: Iterable[Understood]) -> list[list[tuple[ListingCompleted, str]]]:
+    """The listings of which a part is among `folded`, and who said it: by scope, each once and from the oldest on."""
+    found: dict[str, dict[datetime, tuple[ListingCompleted, str]]] = {}
+    for understood in folded:
+        for statement in understood.statements:
+            if isinstance(statement.event, ListingCompleted):
+                of_scope = found.setdefault(statement.event.ref, {})
+                of_scope[statement.event.started_at] = statement.event, statement.delivery
+    return [[of_scope[began] for began in sorted(of_scope)] for _, of_scope in sorted(found.items())]
 
 
-async def gone_by(connection: AsyncConnection, listing: ListingCompleted, delivery: str) -> list[Gone]:
-    """What a listing, all of whose parts are in the tables, showed to be gone since the one before."""
-    parts = [
-        listing.model_copy(update={"fact": f"{part}/{listing.parts}"}).id
-        for part in range(1, listing.parts + 1)
-    ]
-    if (await connection.execute(_PARTS, {"ids": parts})).scalar_one() < listing.parts:
+async def gone_by(connection: AsyncConnection, listings: Sequence[tuple[ListingCompleted, str]]) -> list[Gone]:
+    """What listings of one scope show to be gone, of which a part was just written.
+
+    The newest that is whole says it for all, and of what was there at the last one that had its say before. One that
+    is older than that comes too late: what it does not show was missing from the newer one, too.
+    """
+    whole = [each for each in listings if await _is_whole(connection, each[0])]
+    if not whole:
         return []
+    listing, delivery = whole[-1]
+    now = [each.started_at for each, _ in whole]
     before = (
-        await connection.execute(_LISTED_BEFORE, {"ref": listing.ref, "began": listing.started_at})
+        await connection.execute(_TOLD_LAST, {"ref": listing.ref, "now": now})
     ).scalar_one_or_none() or _LONG_AGO
+    if before > listing.started_at:
+        return []
     asked = {"source": listing.source, "scope": listing.scope, "began": listing.started_at, "before": before}
     return [
         Gone(model, row.ref, row.seen_at, listing, delivery)
@@ -233,6 +240,15 @@ async def gone_by(connection: AsyncConnection, listing: ListingCompleted, delive
         if model.name in _GONE
         for row in await connection.execute(_GONE[model.name], asked)
     ]
+
+
+async def _is_whole(connection: AsyncConnection, listing: ListingCompleted) -> bool:
+    """Whether all parts of a listing are in the tables."""
+    parts = [
+        listing.model_copy(update={"fact": f"{part}/{listing.parts}"}).id
+        for part in range(1, listing.parts + 1)
+    ]
+    return bool((await connection.execute(_PARTS, {"ids": parts})).scalar_one() == listing.parts)
 
 
 def consequences(

@@ -321,6 +321,15 @@ async def test_a_listing_that_was_never_completed_hides_nothing_that_is_gone(
     assert [f"{REF}2000"] == [each["ref"] for each in await drifts(engine) if each["kind"] == "gone"]
 
 
+async def test_listings_in_the_wrong_order_tell_once(broker: Broker, engine: AsyncEngine) -> None:
+    first = [seen(issue(7, minute(0)), minute(1)), *listed(minute(2), [7])]
+    await told(broker, engine, *first, *listed(minute(40), []))
+    await told(broker, engine, *listed(minute(20), []))
+
+    assert [minute(40)] == [each["observed_at"] for each in await drifts(engine) if each["kind"] == "gone"]
+    assert 0 == await count(engine, "deliveries", "status <> 'projected'")
+
+
 async def test_a_droplet_that_is_gone_is_news_and_no_drift(broker: Broker, engine: AsyncEngine) -> None:
     item = {"id": 3, "name": "web", "status": "active", "tags": []}
     sight = replace(droplet_item("droplet", item, at=minute(0), scope="droplets"), seq=0)
