@@ -151,7 +151,7 @@ _PUT = text(
 )
 _TAKE = text(
     "SELECT id, subject, CAST(headers AS text) AS headers, data FROM projector.outbox"
-    f" ORDER BY id LIMIT {OUTBOX_COUNT} FOR UPDATE SKIP LOCKED"
+    f" WHERE starts_with(subject, :root) ORDER BY id LIMIT {OUTBOX_COUNT} FOR UPDATE SKIP LOCKED"
 )
 _REMOVE = text("DELETE FROM projector.outbox WHERE id = ANY(CAST(:ids AS bigint[]))")
 
@@ -369,19 +369,20 @@ async def drain(engine: AsyncEngine, nc: Client) -> int:
 
     Raises BrokerAway, nats errors and DBAPIError: what is not removed is published again, with the same ids.
     """
+    # Events first: a log that is full takes no deliveries, and is no reason to keep news back.
+    roots = ((streams.EVENTS, "events."), (streams.DELIVERIES, f"{wire.SUBJECT_ROOT}."))
+    return sum([await _drain_to(engine, nc, stream, root) for stream, root in roots])
+
+
+async def _drain_to(engine: AsyncEngine, nc: Client, stream: str, root: str) -> int:
     done = 0
     while True:
         async with engine.begin() as connection:
-            rows = (await connection.execute(_TAKE)).all()
+            rows = (await connection.execute(_TAKE, {"root": root})).all()
             if not rows:
                 return done
-            for stream, subjects in ((streams.DELIVERIES, wire.SUBJECT_ROOT), (streams.EVENTS, "events")):
-                messages = [
-                    Message(row.subject, row.data.encode(), orjson.loads(row.headers))
-                    for row in rows
-                    if row.subject.startswith(f"{subjects}.")
-                ]
-                await _publish(nc, stream, messages)
+            messages = [Message(row.subject, row.data.encode(), orjson.loads(row.headers)) for row in rows]
+            await _publish(nc, stream, messages)
             await connection.execute(_REMOVE, {"ids": [row.id for row in rows]})
         done += len(rows)
 

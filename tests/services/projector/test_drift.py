@@ -32,11 +32,14 @@ from tests.services.projector.drifting import REF, issue, listed, minute, seen, 
 from tests.services.projector.rebuilding import working
 from tests.services.projector.running import (
     A_DRIFT_NOT_SAID,
+    drained,
     project_all,
+    projecting,
     run_until_killed,
     shorten_ack_wait,
     store,
     store_batch,
+    until,
 )
 from tests.tables import count, snapshot
 
@@ -189,6 +192,23 @@ async def test_a_crash_between_commit_and_publishing_loses_no_drift(
     )
     async with engine.connect() as connection:
         assert 0 == (await connection.execute(text("SELECT count(*) FROM projector.outbox"))).scalar_one()
+
+
+async def test_a_full_log_keeps_nobody_from_folding_what_is_in_it(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    await told(broker, engine, OPENED)
+    await store(broker, [LOST, webhook("opened", issue(8, minute(20)), minute(20))])
+    full = (await broker.js.stream_info(streams.DELIVERIES)).config
+    await broker.js.update_stream(full.evolve(max_msgs=3))
+
+    async with projecting(broker, engine):
+        await until(lambda: drained(broker), "what is in the log is folded")
+        assert 2 == await count(engine, "work_items")
+        assert ["work_item.observed"] == await published(broker, "work_item.observed", "drift.found")
+
+        await broker.js.update_stream(full)
+        await until(lambda: known(engine), "the drift is told once there is room")
 
 
 async def test_what_is_published_twice_after_a_crash_is_stored_once(
