@@ -286,9 +286,12 @@ def _tells_by_itself(sources: Mapping[str, Source], name: str) -> bool:
 def _completes(change: Change) -> bool:
     """Whether the row was of that very moment: then nothing was missed, and the API only shows more of it.
 
-    So it is with what happened once and has no versions.
+    So it is with what happened once and has no versions. A group apart may be older than the row that it is in.
     """
     if change.was is None:
+        return False
+    groups = {c.rule.group for c in change.model.columns if c.rule.apart and c.name in change.columns}
+    if any(change.was[group] and change.found[group][:2] > change.was[group][:2] for group in groups):
         return False
     versions = [column.name for column in change.model.columns if column.rule.name == "version"]
     seen = max(statement.event.moment[:2] for statement in change.by.statements)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import own
 from contracts.delivery import Delivery, body_sha256
+from contracts.observation import observation
 from contracts.drift import VALUE_CHARS_MAX, shown
 from contracts.webhooks import RedeliveryAsked
 from runtime import bus, streams
@@ -24,9 +26,11 @@ from services.projector import drift, redact, retry
 from services.projector.rebuild import rebuild
 from services.projector.retry import Outcome, Selection
 from services.projector.understand import parked
+from providers.github.observed import items
 from tests.conftest import Broker
 from tests.providers.digitalocean.answers import observed as droplet_item
 from tests.read_models.test_digitalocean import whole
+from tests.samples import body, delivery
 from tests.servers import Database
 from tests.services.projector.drifting import REF, issue, listed, minute, seen, webhook
 from tests.services.projector.rebuilding import working
@@ -83,6 +87,10 @@ def type_of(message: RawStreamMsg) -> str:
 async def published(broker: Broker, *types: str) -> list[str]:
     """The events of some types, in the order in which they were published."""
     return [found for message in await messages(broker) if (found := type_of(message)) in types]
+
+
+def github(event: str, said: dict[str, Any], received_at: datetime) -> Delivery:
+    return replace(delivery(event, json.dumps(said).encode(), 0, f"{event}-{received_at:%H%M}"), received_at=received_at)
 
 
 OPENED = webhook("opened", issue(7, minute(0)), minute(0))
@@ -279,6 +287,32 @@ async def test_an_observation_that_was_parked_tells_when_it_is_retried(
     assert ["work_item.observed", "drift.found"] == await published(
         broker, "work_item.observed", "drift.found"
     )
+
+
+async def test_a_comment_does_not_hide_what_was_missed_of_its_pull_request(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    said = json.loads(body("pull_request.opened.00"))
+    pull = said["pull_request"] | {"updated_at": minute(0).isoformat()}
+    opened = github("pull_request", said | {"pull_request": pull}, minute(0))
+    # A push that nobody told of, then a comment, of which the webhook comes.
+    pushed = pull | {"head": pull["head"] | {"sha": "f" * 40}, "updated_at": minute(5).isoformat()}
+    comment = json.loads(body("issue_comment.created.00"))
+    item = {name: pushed.get(name) for name in ("number", "title", "state", "labels", "assignee", "assignees")}
+    item |= {name: pushed.get(name) for name in ("milestone", "created_at", "updated_at", "closed_at", "user")}
+    shown = comment["issue"] | item | {"html_url": pushed["html_url"], "pull_request": {"merged_at": None}}
+    commented = github("issue_comment", comment | {"issue": shown, "repository": said["repository"]}, minute(5))
+    [found] = items("pulls", "repos/Codertocat/Hello-World/pulls", json.dumps([pushed]).encode())
+    sight = observation(
+        source="github", ref=found.ref, kind=found.kind, body=found.body, via="poll", run_id="run",
+        fetched_at=minute(10),
+    )  # fmt: skip
+    await told(broker, engine, opened, commented)
+    assert 1 == await count(engine, "work_items")
+
+    await told(broker, engine, sight)
+
+    assert [["head_sha"]] == [each["columns"] for each in await drifts(engine)]
 
 
 # Gone.
