@@ -32,6 +32,8 @@ class Rule:
 
     name: RuleName
     group: str = ""
+    apart: bool = False
+    """Whether what tells of the rest of the row may leave its group as it was: a comment says nothing of a branch."""
     operational: bool = False
     """Carried over by a swap and left out of comparisons: it counts work done, not what the log says."""
 
@@ -47,9 +49,9 @@ NOTE = Rule("note", operational=True)
 FIRST_TRIED = Rule("earliest", operational=True)
 
 
-def latest(group: str) -> Rule:
-    """`latest` by the version column called `group`."""
-    return Rule("latest", group=group)
+def latest(group: str, *, apart: bool = False) -> Rule:
+    """`latest` by the version column called `group`; see Rule for `apart`."""
+    return Rule("latest", group=group, apart=apart)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ from read_models.port import (
 
 NAMED = latest("named_version")
 TYPED = latest("item_type_version")
-OF_PULL_REQUEST = latest("pull_request_version")
+OF_PULL_REQUEST = latest("pull_request_version", apart=True)
 
 
 @record

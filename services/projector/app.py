@@ -223,19 +223,27 @@ class Projector:
         for part in (new, known, of_parked):
             if await self._patiently("nats", partial(self._publish, part)) is None:
                 return False
-        if folded.found and await self.drain() is None:
-            return False
+        if folded.found:
+            await self._drain_now()
         self._count(batch, folded, [*events, *of_parked])
         return True
 
-    async def drain(self) -> int | None:
-        """Publish what is in the outbox; None where the process is to stop before that was done."""
-        return await self._patiently("a server", lambda: drift.drain(self.engine, self.nc))
+    async def _drain_now(self) -> None:
+        """Publish what is in the outbox if that can be done now. Else it stays there, and nobody waits for it.
+
+        The log may be full: what stands in it is to be folded all the same.
+        """
+        try:
+            await drift.drain(self.engine, self.nc)
+        except (BrokerAway, *_BROKER_ERRORS, DBAPIError) as error:
+            if isinstance(error, DBAPIError) and not postgres.is_outage(error):
+                raise
+            self.log.warning("what was found is not published yet", error=f"{type(error).__name__}: {error}")
 
     async def keep_draining(self) -> None:
-        """Publish what others left in the outbox: a projector that died, or an operator's command."""
+        """Publish what is left in the outbox: by a projector that died, or could not, or by an operator's command."""
         while not self.stopping.is_set():
-            await self.drain()
+            await self._patiently("a server", lambda: drift.drain(self.engine, self.nc))
             await self._pause(OUTBOX_EVERY_S)
 
     async def _bisect(self, batch: Sequence[Understood], error: Exception) -> bool:

@@ -30,7 +30,7 @@ from contracts.polls import ListingCompleted
 from contracts.version import from_micros, micros, moment
 from providers.port import Source
 from read_models.merge import POSTGRES_TYPES, join_into, joiner, merge_sql
-from read_models.port import ReadModel
+from read_models.port import ReadModel, Rule
 from read_models.registry import AUDIT, READ_MODELS
 from read_models.table import SCHEMA
 from runtime import bus, streams
@@ -136,9 +136,13 @@ _GONE = {
 }
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 _PARTS = text(f"SELECT count(*) FROM {SCHEMA}.{AUDIT.name} WHERE event_id = ANY(CAST(:ids AS text[]))")
-_LISTED_BEFORE = text(
-    f"SELECT max(occurred_at) FROM {SCHEMA}.{AUDIT.name}"
-    f" WHERE ref = :ref AND event_type = '{ListingCompleted.type}' AND occurred_at < :began"
+_TOLD_LAST = text(
+    f"SELECT t.occurred_at FROM {SCHEMA}.{AUDIT.name} AS t"
+    f" WHERE t.ref = :ref AND t.event_type = '{ListingCompleted.type}' AND t.payload -> 'part' = t.payload -> 'parts'"
+    " AND t.occurred_at <> ALL(CAST(:now AS timestamptz[])) AND CAST(t.payload ->> 'parts' AS bigint) ="
+    f" (SELECT count(*) FROM {SCHEMA}.{AUDIT.name} AS p WHERE p.ref = t.ref AND p.event_type = t.event_type"
+    " AND p.occurred_at = t.occurred_at)"
+    " ORDER BY t.occurred_at DESC LIMIT 1"
 )
 _PUT = text(
     "INSERT INTO projector.outbox (message_id, subject, headers, data)"
@@ -147,7 +151,7 @@ _PUT = text(
 )
 _TAKE = text(
     "SELECT id, subject, CAST(headers AS text) AS headers, data FROM projector.outbox"
-    f" ORDER BY id LIMIT {OUTBOX_COUNT} FOR UPDATE SKIP LOCKED"
+    f" WHERE starts_with(subject, :root) ORDER BY id LIMIT {OUTBOX_COUNT} FOR UPDATE SKIP LOCKED"
 )
 _REMOVE = text("DELETE FROM projector.outbox WHERE id = ANY(CAST(:ids AS bigint[]))")
 
@@ -202,28 +206,35 @@ def _key(model: ReadModel[Any], row: Mapping[str, Any]) -> Key:
     return tuple(row[name] for name in model.key)
 
 
-def listings_of(folded: Iterable[Understood]) -> list[tuple[ListingCompleted, str]]:
-    """The listings of which a part is among `folded`, each once and from the oldest on, and who said it."""
-    found = {
-        (statement.event.started_at, statement.event.ref): (statement.event, statement.delivery)
-        for understood in folded
-        for statement in understood.statements
-        if isinstance(statement.event, ListingCompleted)
-    }
-    return [found[key] for key in sorted(found)]
+def listings_of(folded: Iterable[Understood]) -> list[list[tuple[ListingCompleted, str]]]:
+    """The listings of which a part is among `folded`, and who said it: by scope, each once and from the oldest on."""
+    found: dict[str, dict[datetime, tuple[ListingCompleted, str]]] = {}
+    for understood in folded:
+        for statement in understood.statements:
+            if isinstance(statement.event, ListingCompleted):
+                of_scope = found.setdefault(statement.event.ref, {})
+                of_scope[statement.event.started_at] = statement.event, statement.delivery
+    return [[of_scope[began] for began in sorted(of_scope)] for _, of_scope in sorted(found.items())]
 
 
-async def gone_by(connection: AsyncConnection, listing: ListingCompleted, delivery: str) -> list[Gone]:
-    """What a listing, all of whose parts are in the tables, showed to be gone since the one before."""
-    parts = [
-        listing.model_copy(update={"fact": f"{part}/{listing.parts}"}).id
-        for part in range(1, listing.parts + 1)
-    ]
-    if (await connection.execute(_PARTS, {"ids": parts})).scalar_one() < listing.parts:
+async def gone_by(
+    connection: AsyncConnection, listings: Sequence[tuple[ListingCompleted, str]]
+) -> list[Gone]:
+    """What listings of one scope show to be gone, of which a part was just written.
+
+    The newest that is whole says it for all, and of what was there at the last one that had its say before. One that
+    is older than that comes too late: what it does not show was missing from the newer one, too.
+    """
+    whole = [each for each in listings if await _is_whole(connection, each[0])]
+    if not whole:
         return []
+    listing, delivery = whole[-1]
+    now = [each.started_at for each, _ in whole]
     before = (
-        await connection.execute(_LISTED_BEFORE, {"ref": listing.ref, "began": listing.started_at})
-    ).scalar_one() or _LONG_AGO
+        await connection.execute(_TOLD_LAST, {"ref": listing.ref, "now": now})
+    ).scalar_one_or_none() or _LONG_AGO
+    if before > listing.started_at:
+        return []
     asked = {"source": listing.source, "scope": listing.scope, "began": listing.started_at, "before": before}
     return [
         Gone(model, row.ref, row.seen_at, listing, delivery)
@@ -231,6 +242,15 @@ async def gone_by(connection: AsyncConnection, listing: ListingCompleted, delive
         if model.name in _GONE
         for row in await connection.execute(_GONE[model.name], asked)
     ]
+
+
+async def _is_whole(connection: AsyncConnection, listing: ListingCompleted) -> bool:
+    """Whether all parts of a listing are in the tables."""
+    parts = [
+        listing.model_copy(update={"fact": f"{part}/{listing.parts}"}).id
+        for part in range(1, listing.parts + 1)
+    ]
+    return bool((await connection.execute(_PARTS, {"ids": parts})).scalar_one() == listing.parts)
 
 
 def consequences(
@@ -269,7 +289,8 @@ def _untold(change: Change) -> tuple[str, ...]:
     """The columns by which something was missed.
 
     Of a moment that the row knew of already, an API may only show more than was told, which fills a group of columns
-    that was behind. A group that was of that very moment and differs is another change in the same second.
+    that was behind. A group that was of that very moment and differs is another change in the same second; and one
+    that is apart was left behind by what told of the rest, so that its own change may be missed.
     """
     if change.was is None:
         return change.columns
@@ -278,7 +299,12 @@ def _untold(change: Change) -> tuple[str, ...]:
     seen = max(statement.event.moment[:2] for statement in change.by.statements)
     if known and seen > max(known.values()):
         return change.columns
-    return tuple(name for name in change.columns if known.get(rules[name].group) == seen)
+
+    def is_untold(rule: Rule) -> bool:
+        group = known.get(rule.group)
+        return group == seen or bool(rule.apart and group and group < tuple(change.found[rule.group][:2]))
+
+    return tuple(name for name in change.columns if is_untold(rules[name]))
 
 
 def _drift(change: Change, untold: Sequence[str], new: Collection[str]) -> Consequence:
@@ -355,19 +381,20 @@ async def drain(engine: AsyncEngine, nc: Client) -> int:
 
     Raises BrokerAway, nats errors and DBAPIError: what is not removed is published again, with the same ids.
     """
+    # Events first: a log that is full takes no deliveries, and is no reason to keep news back.
+    roots = ((streams.EVENTS, "events."), (streams.DELIVERIES, f"{wire.SUBJECT_ROOT}."))
+    return sum([await _drain_to(engine, nc, stream, root) for stream, root in roots])
+
+
+async def _drain_to(engine: AsyncEngine, nc: Client, stream: str, root: str) -> int:
     done = 0
     while True:
         async with engine.begin() as connection:
-            rows = (await connection.execute(_TAKE)).all()
+            rows = (await connection.execute(_TAKE, {"root": root})).all()
             if not rows:
                 return done
-            for stream, subjects in ((streams.DELIVERIES, wire.SUBJECT_ROOT), (streams.EVENTS, "events")):
-                messages = [
-                    Message(row.subject, row.data.encode(), orjson.loads(row.headers))
-                    for row in rows
-                    if row.subject.startswith(f"{subjects}.")
-                ]
-                await _publish(nc, stream, messages)
+            messages = [Message(row.subject, row.data.encode(), orjson.loads(row.headers)) for row in rows]
+            await _publish(nc, stream, messages)
             await connection.execute(_REMOVE, {"ids": [row.id for row in rows]})
         done += len(rows)
 

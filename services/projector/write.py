@@ -443,7 +443,7 @@ class Writer:
         listings = drift.listings_of(folded)
         if not (observed or listings):
             return []
-        gone = [each for listing in listings for each in await drift.gone_by(connection, *listing)]
+        gone = [each for of_scope in listings for each in await drift.gone_by(connection, of_scope)]
         by_others = {statement.event.id for each in drift.told(folded) for statement in each.statements}
         found = drift.consequences(self.sources, observed, changes, new - by_others, gone)
         await drift.put(connection, found)

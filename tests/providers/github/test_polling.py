@@ -74,7 +74,11 @@ def test_a_repository_has_a_scope_for_its_changes_and_a_daily_one_for_all_issues
     # In the letters in which webhooks name their listing.
     assert (SCOPE.lower(), None) == (changes.name, changes.every_s)
     assert ["issues", "pulls", "runs", "deployments", "redelivery", "hook"] == list(changes.parts)
-    assert (LISTING.lower(), 86_400, ["all_issues"]) == (everything.name, everything.every_s, [*everything.parts])
+    assert (LISTING.lower(), 86_400, ["all_issues"]) == (
+        everything.name,
+        everything.every_s,
+        [*everything.parts],
+    )
 
 
 def test_a_webhook_that_is_not_the_repositorys_own_is_left_alone() -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -29,17 +30,20 @@ from services.projector.understand import parked
 from tests.conftest import Broker
 from tests.providers.digitalocean.answers import observed as droplet_item
 from tests.read_models.test_digitalocean import whole
-from tests.samples import body
+from tests.samples import body, delivery
 from tests.servers import Database
 from tests.services.projector.drifting import PULLS, REF, issue, listed, minute, seen, webhook
 from tests.services.projector.rebuilding import working
 from tests.services.projector.running import (
     A_DRIFT_NOT_SAID,
+    drained,
     project_all,
+    projecting,
     run_until_killed,
     shorten_ack_wait,
     store,
     store_batch,
+    until,
 )
 from tests.tables import count, snapshot
 
@@ -83,6 +87,12 @@ def type_of(message: RawStreamMsg) -> str:
 async def published(broker: Broker, *types: str) -> list[str]:
     """The events of some types, in the order in which they were published."""
     return [found for message in await messages(broker) if (found := type_of(message)) in types]
+
+
+def github(event: str, said: dict[str, Any], received_at: datetime) -> Delivery:
+    return replace(
+        delivery(event, json.dumps(said).encode(), 0, f"{event}-{received_at:%H%M}"), received_at=received_at
+    )
 
 
 OPENED = webhook("opened", issue(7, minute(0)), minute(0))
@@ -225,6 +235,23 @@ async def test_a_crash_between_commit_and_publishing_loses_no_drift(
         assert 0 == (await connection.execute(text("SELECT count(*) FROM projector.outbox"))).scalar_one()
 
 
+async def test_a_full_log_keeps_nobody_from_folding_what_is_in_it(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    await told(broker, engine, OPENED)
+    await store(broker, [LOST, webhook("opened", issue(8, minute(20)), minute(20))])
+    full = (await broker.js.stream_info(streams.DELIVERIES)).config
+    await broker.js.update_stream(full.evolve(max_msgs=3))
+
+    async with projecting(broker, engine):
+        await until(lambda: drained(broker), "what is in the log is folded")
+        assert 2 == await count(engine, "work_items")
+        assert ["work_item.observed"] == await published(broker, "work_item.observed", "drift.found")
+
+        await broker.js.update_stream(full)
+        await until(lambda: known(engine), "the drift is told once there is room")
+
+
 async def test_what_is_published_twice_after_a_crash_is_stored_once(
     broker: Broker, engine: AsyncEngine
 ) -> None:
@@ -295,6 +322,38 @@ async def test_an_observation_that_was_parked_tells_when_it_is_retried(
     )
 
 
+async def test_a_comment_does_not_hide_what_was_missed_of_its_pull_request(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    said = json.loads(body("pull_request.opened.00"))
+    pull = said["pull_request"] | {"updated_at": minute(0).isoformat()}
+    opened = github("pull_request", said | {"pull_request": pull}, minute(0))
+    # A push that nobody told of, then a comment, of which the webhook comes.
+    pushed = pull | {"head": pull["head"] | {"sha": "f" * 40}, "updated_at": minute(5).isoformat()}
+    comment = json.loads(body("issue_comment.created.00"))
+    item = {
+        name: pushed.get(name) for name in ("number", "title", "state", "labels", "assignee", "assignees")
+    }
+    item |= {
+        name: pushed.get(name) for name in ("milestone", "created_at", "updated_at", "closed_at", "user")
+    }
+    shown = comment["issue"] | item | {"html_url": pushed["html_url"], "pull_request": {"merged_at": None}}
+    commented = github(
+        "issue_comment", comment | {"issue": shown, "repository": said["repository"]}, minute(5)
+    )
+    [found] = items("pulls", "repos/Codertocat/Hello-World/pulls", json.dumps([pushed]).encode())
+    sight = observation(
+        source="github", ref=found.ref, kind=found.kind, body=found.body, via="poll", run_id="run",
+        fetched_at=minute(10),
+    )  # fmt: skip
+    await told(broker, engine, opened, commented)
+    assert 1 == await count(engine, "work_items")
+
+    await told(broker, engine, sight)
+
+    assert [["head_sha"]] == [each["columns"] for each in await drifts(engine)]
+
+
 # Gone.
 
 
@@ -340,6 +399,28 @@ async def test_a_listing_of_which_a_part_is_missing_tells_of_nothing(
     await told(broker, engine, first)
 
     assert [f"{REF}2000"] == [each["ref"] for each in await drifts(engine) if each["kind"] == "gone"]
+
+
+async def test_a_listing_that_was_never_completed_hides_nothing_that_is_gone(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    numbers = range(1, 1_100)
+    sights = [seen(issue(n, minute(0)), minute(1)) for n in (1, 2_000)]
+    cut_short, *_ = listed(minute(10), numbers)
+    await told(broker, engine, *sights, *listed(minute(2), [1, 2_000]), cut_short)
+
+    await told(broker, engine, *listed(minute(20), numbers))
+
+    assert [f"{REF}2000"] == [each["ref"] for each in await drifts(engine) if each["kind"] == "gone"]
+
+
+async def test_listings_in_the_wrong_order_tell_once(broker: Broker, engine: AsyncEngine) -> None:
+    first = [seen(issue(7, minute(0)), minute(1)), *listed(minute(2), [7])]
+    await told(broker, engine, *first, *listed(minute(40), []))
+    await told(broker, engine, *listed(minute(20), []))
+
+    assert [minute(40)] == [each["observed_at"] for each in await drifts(engine) if each["kind"] == "gone"]
+    assert 0 == await count(engine, "deliveries", "status <> 'projected'")
 
 
 async def test_a_droplet_that_is_gone_is_news_and_no_drift(broker: Broker, engine: AsyncEngine) -> None:
