@@ -14,7 +14,7 @@ from typing import Annotated
 from contracts.polls import WEBHOOKS, ListingCompleted, PollFinished, scope_ref
 from contracts.record import record
 from contracts.version import Version, moment, version
-from read_models.port import FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest
+from read_models.port import EARLIEST, FACT, GREATEST, KEY, VERSION, ReadModel, Statement, latest
 
 OF_THE_LIMIT = latest("limit_version")
 OF_THE_ERROR = latest("error_version")
@@ -28,6 +28,8 @@ class Freshness:
     scope: Annotated[str, KEY]
     ref: Annotated[str | None, FACT] = None
     """The scope's, where events speak of it; NULL for `webhooks`."""
+    first_webhook_at: Annotated[datetime | None, EARLIEST] = None
+    """Since when it tells of changes by itself: what polls find of before was never missed."""
     last_webhook_at: Annotated[datetime | None, GREATEST] = None
     last_complete_poll_at: Annotated[datetime | None, GREATEST] = None
     """When the newest poll that succeeded, or listing that came to its end, began."""
@@ -42,11 +44,17 @@ class Freshness:
     last_error: Annotated[str | None, OF_THE_ERROR] = None
 
 
-def heard(source: str, received_at: datetime, seq: int, quiet_s_max: int | None) -> Freshness:
-    """The row that says that `source` posted something, and after how long a silence it is stale, if ever."""
+def heard(
+    source: str, first_at: datetime, received_at: datetime, seq: int, quiet_s_max: int | None
+) -> Freshness:
+    """The row that says that `source` posted something, and after how long a silence it is stale, if ever.
+
+    `first_at` and `received_at` are of the oldest and of the newest that is spoken of.
+    """
     return Freshness(
         source=source,
         scope=WEBHOOKS,
+        first_webhook_at=first_at,
         last_webhook_at=received_at,
         limit_version=version(moment(received_at, rank=0), seq, 0),
         stale_after_s=quiet_s_max,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import nats.errors
@@ -26,12 +26,12 @@ from contracts.envelope import Event
 from contracts.envelope import to_headers as event_headers
 from contracts.observation import is_observed
 from contracts.own import delivery_of
-from contracts.polls import ListingCompleted
+from contracts.polls import WEBHOOKS, ListingCompleted
 from contracts.version import from_micros, micros, moment
 from providers.port import Source
 from read_models.merge import POSTGRES_TYPES, join_into, joiner, merge_sql
 from read_models.port import ReadModel, Rule
-from read_models.registry import AUDIT, READ_MODELS
+from read_models.registry import AUDIT, FRESHNESS, READ_MODELS
 from read_models.table import SCHEMA
 from runtime import bus, streams
 from runtime.bus import BrokerAway, Message
@@ -40,6 +40,8 @@ from services.projector.understand import Understood
 
 OUTBOX_COUNT = 500
 """Messages that are published in one transaction."""
+NEVER_TOLD = timedelta(days=1)
+"""What changed so long before the first webhook of its source was not missed: nobody was to tell of it."""
 GONE_COUNT_MAX = 10_000
 """Things of one listing that are told to be gone; the view says of all."""
 
@@ -143,6 +145,10 @@ _TOLD_LAST = text(
     f" (SELECT count(*) FROM {SCHEMA}.{AUDIT.name} AS p WHERE p.ref = t.ref AND p.event_type = t.event_type"
     " AND p.occurred_at = t.occurred_at)"
     " ORDER BY t.occurred_at DESC LIMIT 1"
+)
+_FIRST_WEBHOOKS = text(
+    f"SELECT source, first_webhook_at FROM {SCHEMA}.{FRESHNESS.name} WHERE scope = '{WEBHOOKS}'"
+    " AND source = ANY(CAST(:names AS text[])) AND first_webhook_at IS NOT NULL"
 )
 _PUT = text(
     "INSERT INTO projector.outbox (message_id, subject, headers, data)"
@@ -253,19 +259,31 @@ async def _is_whole(connection: AsyncConnection, listing: ListingCompleted) -> b
     return bool((await connection.execute(_PARTS, {"ids": parts})).scalar_one() == listing.parts)
 
 
+async def telling(
+    connection: AsyncConnection, sources: Mapping[str, Source], names: Collection[str]
+) -> dict[str, datetime]:
+    """Those of the sources that tell of changes by themselves, with the time of the first webhook."""
+    posting = sorted(name for name in names if name in sources and sources[name].file.endpoint is not None)
+    rows = await connection.execute(_FIRST_WEBHOOKS, {"names": posting}) if posting else ()
+    return {row.source: row.first_webhook_at for row in rows}
+
+
 def consequences(
-    sources: Mapping[str, Source],
+    telling: Mapping[str, datetime],
     observed: Sequence[Understood],
     changes: Iterable[Change],
     new: Collection[str],
     gone: Iterable[Gone],
 ) -> list[Consequence]:
-    """What is to be published. `new` are the ids of events that nobody had stated before this transaction."""
+    """What is to be published. `telling` are the sources that tell of changes by themselves, each since when; `new` the
+    ids of events that nobody had stated before this transaction.
+    """
     found: list[Consequence] = []
     changed: set[int] = set()
     for change in changes:
         changed.add(change.by.delivery.seq)
-        if _tells_by_itself(sources, change.by.delivery.source) and (columns := _untold(change)):
+        was_told = _is_told(telling, change.by.delivery.source, _changed_at(change))
+        if was_told and (columns := _untold(change)):
             found.append(_drift(change, columns, new))
     for understood in observed:
         about_things = any(name in WATCHED for name, _ in understood.rows)
@@ -276,13 +294,20 @@ def consequences(
                 for source in (understood.delivery.source,)
                 if statement.event.id in new
             )
-    found += (_gone(each, drift=_tells_by_itself(sources, each.listing.source)) for each in gone)
+    found += (_gone(each, drift=_is_told(telling, each.listing.source, each.seen_at)) for each in gone)
     return found
 
 
-def _tells_by_itself(sources: Mapping[str, Source], name: str) -> bool:
-    """Whether a source posts to us: then what a poll finds was missed."""
-    return name in sources and sources[name].file.endpoint is not None
+def _is_told(telling: Mapping[str, datetime], source: str, at: datetime) -> bool:
+    """Whether a source would have told of a change at that time: if it did not, it was missed."""
+    return source in telling and at > telling[source] - NEVER_TOLD
+
+
+def _changed_at(change: Change) -> datetime:
+    """The provider's time of what was observed; where it states none, that of the observation."""
+    delivery = change.by.delivery
+    at = max((statement.event.moment[1] for statement in change.by.statements), default=0)
+    return from_micros(at) if 0 < at <= micros(delivery.received_at) else delivery.received_at
 
 
 def _untold(change: Change) -> tuple[str, ...]:
@@ -311,7 +336,6 @@ def _drift(change: Change, untold: Sequence[str], new: Collection[str]) -> Conse
     kind: DriftKind = "missing" if change.was is None else "different"
     columns = () if change.was is None else untold
     delivery, stated = change.by.delivery, change.by.statements
-    at = max((statement.event.moment[1] for statement in stated), default=0)
     event = DriftFound(
         source=delivery.source,
         ref=change.ref,
@@ -324,7 +348,7 @@ def _drift(change: Change, untold: Sequence[str], new: Collection[str]) -> Conse
         found=shown({name: change.found[name] for name in untold}),
         delivery=delivery.name,
         missed=sorted({statement.event.id for statement in stated} & set(new)),
-        changed_at=from_micros(at) if 0 < at <= micros(delivery.received_at) else None,
+        changed_at=_changed_at(change),
     )
     return Consequence(_delivery_message(event, None, delivery.received_at), delivery.source, kind)
 

@@ -445,7 +445,9 @@ class Writer:
             return []
         gone = [each for of_scope in listings for each in await drift.gone_by(connection, of_scope)]
         by_others = {statement.event.id for each in drift.told(folded) for statement in each.statements}
-        found = drift.consequences(self.sources, observed, changes, new - by_others, gone)
+        asked = {each.delivery.source for each in observed} | {each.listing.source for each in gone}
+        telling = await drift.telling(connection, self.sources, asked)
+        found = drift.consequences(telling, observed, changes, new - by_others, gone)
         await drift.put(connection, found)
         return found
 
@@ -454,23 +456,26 @@ class Writer:
         webhooks = sorted(
             (each.received_at, each.seq, each.source) for each in deliveries if each.via == "webhook"
         )
-        # The newest of each source says all that the others would.
-        newest = {source: (source, received_at, seq) for received_at, seq, source in webhooks}
-        return [self._hearing(*heard_of) for heard_of in newest.values()]
+        # The oldest and the newest of each source say all that the others would.
+        oldest = {source: received_at for received_at, _, source in reversed(webhooks)}
+        newest = {source: (received_at, seq) for received_at, seq, source in webhooks}
+        return [self._hearing(source, oldest[source], *last) for source, last in newest.items()]
 
     def _heard_once(self, folded: Iterable[Understood]) -> list[Freshness]:
         """What an erased webhook still says: that its sender was heard then."""
         return [
-            self._hearing(event.delivery_source, event.last_received_at, event.last_seq)
+            self._hearing(event.delivery_source, event.received_at, event.last_received_at, event.last_seq)
             for event in _events(folded, DeliveryRedacted)
             if isinstance(event, DeliveryRedacted) and event.via == "webhook"
         ]
 
-    def _hearing(self, name: str, received_at: datetime, seq: int) -> Freshness:
+    def _hearing(self, name: str, first_at: datetime, received_at: datetime, seq: int) -> Freshness:
         source = self.sources.get(name)
         if source is None:  # what nobody has declared has no limit yet, which is no word against one
-            return Freshness(source=name, scope=WEBHOOKS, last_webhook_at=received_at)
-        return heard(name, received_at, seq, source.file.quiet_s_max)
+            return Freshness(
+                source=name, scope=WEBHOOKS, first_webhook_at=first_at, last_webhook_at=received_at
+            )
+        return heard(name, first_at, received_at, seq, source.file.quiet_s_max)
 
     async def merge_rows(
         self,

@@ -94,7 +94,7 @@ class Repository:
 
         class Clock(datetime):
             @classmethod
-            def now(cls, tz: tzinfo | None = None) -> datetime:
+            def now(cls, tz: tzinfo | None = None) -> Any:
                 return self.now + POLLED_AFTER
 
         for module in (asking, run, turn):

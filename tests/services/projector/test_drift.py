@@ -133,12 +133,29 @@ async def test_what_a_lost_webhook_would_have_told_is_healed_told_and_explained(
     )
 
 
+HEARD = webhook("opened", issue(99, minute(0)), minute(0))
+"""A webhook about another thing, from which on its source tells of changes."""
+
+
 async def test_a_row_that_was_not_there_is_missing(broker: Broker, engine: AsyncEngine) -> None:
-    await told(broker, engine, LOST)
+    await told(broker, engine, HEARD, LOST)
 
     [found] = await drifts(engine)
     assert ("missing", [], {}) == (found["kind"], found["columns"], found["was"])
     assert "done" == found["found"]["status"]
+
+
+@pytest.mark.parametrize("heard", [[], [webhook("opened", issue(99, minute(0)), minute(25 * 60 + 6))]])
+async def test_what_changed_before_any_webhook_was_to_come_is_news_and_no_drift(
+    broker: Broker, engine: AsyncEngine, heard: list[Delivery]
+) -> None:
+    away = [*listed(minute(11), [7]), *listed(minute(20), [])]
+    await told(broker, engine, *heard, LOST, *away)
+
+    assert [] == await drifts(engine)
+    assert ["work_item.observed", "resource.gone"] == await published(
+        broker, "work_item.observed", "drift.found", "resource.gone"
+    )
 
 
 async def test_an_observation_that_changes_nothing_publishes_nothing(
@@ -280,6 +297,7 @@ async def test_what_is_published_twice_after_a_crash_is_stored_once(
 
 async def test_several_projectors_tell_of_each_thing_once(broker: Broker, engine: AsyncEngine) -> None:
     many = [seen(issue(n % 20, minute(0)), minute(10), run=f"run{n}") for n in range(600)]
+    await told(broker, engine, HEARD)
     await store_batch(broker, many)
 
     await project_all(broker, engine, 3)
@@ -372,7 +390,7 @@ async def test_what_a_whole_listing_does_not_show_is_drift_once(broker: Broker, 
 async def test_what_comes_back_and_goes_again_is_told_again(broker: Broker, engine: AsyncEngine) -> None:
     sight = seen(issue(7, minute(0)), minute(1))
     for n, numbers in enumerate([[7], [], [7], []]):
-        await told(broker, engine, *([sight] if n == 0 else []), *listed(minute(10 + n), numbers))
+        await told(broker, engine, *([HEARD, sight] if n == 0 else []), *listed(minute(10 + n), numbers))
 
     gone = [each["observed_at"] for each in await drifts(engine) if each["kind"] == "gone"]
     assert [minute(11), minute(13)] == sorted(gone)
@@ -393,7 +411,7 @@ async def test_a_listing_of_which_a_part_is_missing_tells_of_nothing(
     first, *others = listed(minute(20), numbers)
     assert others
     sights = [seen(issue(n, minute(0)), minute(1)) for n in (1, 2_000)]
-    await told(broker, engine, *sights, *listed(minute(2), [1, 2_000]), *others)
+    await told(broker, engine, HEARD, *sights, *listed(minute(2), [1, 2_000]), *others)
     assert [] == [each for each in await drifts(engine) if each["kind"] == "gone"]
 
     await told(broker, engine, first)
