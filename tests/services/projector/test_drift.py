@@ -480,6 +480,25 @@ async def test_a_redaction_erases_what_the_table_said_before(
             assert b"A secret" not in (message.data or b"")
 
 
+async def test_a_redaction_names_what_was_found_after_it_was_planned(
+    broker: Broker, database: Database, engine: AsyncEngine
+) -> None:
+    await told(broker, engine, webhook("opened", issue(7, minute(0), title="A secret"), minute(0)))
+    async with working(broker, database) as work:
+        plan = await redact.look(work, redact.of_sequence(1))
+        await told(broker, engine, seen(issue(7, minute(5), title="New"), minute(10)))
+        done = await redact.redact(work, plan, "somebody", "asked for")
+        assert any("once more" in note for note in done.notes)
+
+        again = await redact.redact(
+            work, await redact.look(work, redact.of_sequence(1)), "somebody", "asked for"
+        )
+        assert [] == again.notes
+    async with engine.connect() as connection:
+        rows = (await connection.execute(text("SELECT to_jsonb(t) FROM ops.drift AS t"))).scalars()
+        assert [] == [row for row in rows if "A secret" in json.dumps(row)]
+
+
 def test_a_long_value_is_shown_by_its_beginning() -> None:
     long = "x" * (VALUE_CHARS_MAX + 1)
     assert {"a": "x" * VALUE_CHARS_MAX + "…", "b": 1, "c": None} == shown({"a": long, "b": 1, "c": None})
