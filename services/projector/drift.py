@@ -217,7 +217,9 @@ def listings_of(folded: Iterable[Understood]) -> list[list[tuple[ListingComplete
     return [[of_scope[began] for began in sorted(of_scope)] for _, of_scope in sorted(found.items())]
 
 
-async def gone_by(connection: AsyncConnection, listings: Sequence[tuple[ListingCompleted, str]]) -> list[Gone]:
+async def gone_by(
+    connection: AsyncConnection, listings: Sequence[tuple[ListingCompleted, str]]
+) -> list[Gone]:
     """What listings of one scope show to be gone, of which a part was just written.
 
     The newest that is whole says it for all, and of what was there at the last one that had its say before. One that

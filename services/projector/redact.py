@@ -327,7 +327,9 @@ async def redact(work: Work, plan: Plan, who: str, why: str) -> Done:
         for place, erase in PLACES:
             done.counts[place] = await erase(work, plan, words, done.notes)
         if await _drift(connection, plan.targets):
-            done.notes.append("meanwhile polls have found something about the same things: run this once more")
+            done.notes.append(
+                "meanwhile polls have found something about the same things: run this once more"
+            )
         await connection.rollback()
         done.notes += await _in_hand(work, plan)
         return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,15 +19,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import own
 from contracts.delivery import Delivery, body_sha256
-from contracts.observation import observation
 from contracts.drift import VALUE_CHARS_MAX, shown
+from contracts.observation import observation
 from contracts.webhooks import RedeliveryAsked
+from providers.github.observed import items
 from runtime import bus, streams
-from services.projector import drift, redact, retry
+from services.projector import drift, redact, retry, write
 from services.projector.rebuild import rebuild
 from services.projector.retry import Outcome, Selection
 from services.projector.understand import parked
-from providers.github.observed import items
 from tests.conftest import Broker
 from tests.providers.digitalocean.answers import observed as droplet_item
 from tests.read_models.test_digitalocean import whole
@@ -37,6 +38,7 @@ from tests.services.projector.rebuilding import working
 from tests.services.projector.running import (
     A_DRIFT_NOT_SAID,
     drained,
+    fold_one,
     project_all,
     projecting,
     run_until_killed,
@@ -90,7 +92,9 @@ async def published(broker: Broker, *types: str) -> list[str]:
 
 
 def github(event: str, said: dict[str, Any], received_at: datetime) -> Delivery:
-    return replace(delivery(event, json.dumps(said).encode(), 0, f"{event}-{received_at:%H%M}"), received_at=received_at)
+    return replace(
+        delivery(event, json.dumps(said).encode(), 0, f"{event}-{received_at:%H%M}"), received_at=received_at
+    )
 
 
 OPENED = webhook("opened", issue(7, minute(0)), minute(0))
@@ -255,6 +259,23 @@ async def test_several_projectors_tell_of_each_thing_once(broker: Broker, engine
     assert {"missing"} == {each["kind"] for each in await drifts(engine)}
 
 
+async def test_who_is_overtaken_again_and_again_folds_alone(
+    broker: Broker, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store(broker, [LOST, OPENED])
+    watch = drift.WATCHED["work_items"]
+    slowly = f"SELECT b.row FROM (SELECT pg_sleep(0.3)) AS nap, LATERAL ({watch.before}) AS b"
+    monkeypatch.setitem(drift.WATCHED, "work_items", replace(watch, before=text(slowly)))
+    monkeypatch.setattr(write, "OVERTAKEN_MAX", 1)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fold_one(broker, engine, 1))
+        await asyncio.sleep(0.1)
+        group.create_task(fold_one(broker, engine, 2))
+
+    assert 1 == await count(engine, "work_items", "status = 'done'")
+
+
 async def test_rebuild_and_verify_find_no_drift_anew(
     broker: Broker, database: Database, engine: AsyncEngine
 ) -> None:
@@ -298,10 +319,16 @@ async def test_a_comment_does_not_hide_what_was_missed_of_its_pull_request(
     # A push that nobody told of, then a comment, of which the webhook comes.
     pushed = pull | {"head": pull["head"] | {"sha": "f" * 40}, "updated_at": minute(5).isoformat()}
     comment = json.loads(body("issue_comment.created.00"))
-    item = {name: pushed.get(name) for name in ("number", "title", "state", "labels", "assignee", "assignees")}
-    item |= {name: pushed.get(name) for name in ("milestone", "created_at", "updated_at", "closed_at", "user")}
+    item = {
+        name: pushed.get(name) for name in ("number", "title", "state", "labels", "assignee", "assignees")
+    }
+    item |= {
+        name: pushed.get(name) for name in ("milestone", "created_at", "updated_at", "closed_at", "user")
+    }
     shown = comment["issue"] | item | {"html_url": pushed["html_url"], "pull_request": {"merged_at": None}}
-    commented = github("issue_comment", comment | {"issue": shown, "repository": said["repository"]}, minute(5))
+    commented = github(
+        "issue_comment", comment | {"issue": shown, "repository": said["repository"]}, minute(5)
+    )
     [found] = items("pulls", "repos/Codertocat/Hello-World/pulls", json.dumps([pushed]).encode())
     sight = observation(
         source="github", ref=found.ref, kind=found.kind, body=found.body, via="poll", run_id="run",
