@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Literal, Self
 
@@ -62,8 +62,12 @@ class Seen:
     record: Record | None
     """None where there has been no run yet, or nobody knows of it any more."""
     revision: int
-    abandoned: bool = False
-    """Whether its run has no holder any more."""
+    abandoned_at: datetime | None = None
+    """When it was noticed that its run has no holder any more; the same however often one looks."""
+
+    @property
+    def abandoned(self) -> bool:
+        return self.abandoned_at is not None
 
     @property
     def running(self) -> bool:
@@ -81,6 +85,7 @@ class Leases:
         self.lease_s = lease_s
         self._renew_s = renew_s
         self._since: dict[str, tuple[int, float]] = {}
+        self._abandoned: dict[str, tuple[int, datetime]] = {}
 
     async def look(self, source: str, scope: str) -> Seen:
         """The lease of a scope; raises BrokerAway."""
@@ -93,7 +98,9 @@ class Leases:
             self._since[key] = (revision, since)
         found = Seen(record=_record(value), revision=revision)
         if found.running and read_at - since >= self.lease_s:
-            return Seen(record=found.record, revision=revision, abandoned=True)
+            if self._abandoned.get(key, (0,))[0] != revision:
+                self._abandoned[key] = (revision, datetime.now(UTC))
+            return Seen(record=found.record, revision=revision, abandoned_at=self._abandoned[key][1])
         return found
 
     async def take(
@@ -113,7 +120,10 @@ class Leases:
         return held if await held.write(taken) else None
 
     async def bury(self, seen: Seen, noticed_at: datetime) -> Seen | None:
-        """End the run that nobody holds; None where somebody else has, or it lives after all. Raises BrokerAway."""
+        """End the run that nobody holds; None where somebody else has, or it lives after all.
+
+        Raises BrokerAway or LogFull.
+        """
         assert seen.record is not None
         ended = seen.record.end(noticed_at, "failed")
         try:

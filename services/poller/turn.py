@@ -162,11 +162,12 @@ async def _close(order: Order, run: Run, held: Held, log: Any, *, interrupted: b
 
 async def bury(work: Work, source: Source, seen: Seen) -> Seen | None:
     """Close a run whose poller is gone; None where it lives after all. Raises BrokerAway or LogFull."""
-    assert seen.record is not None
-    now = datetime.now(UTC)
-    # Said before the lease is ours: a crash in between says it twice, the other way round nobody would.
-    await bus.store_delivery(work.js, own.delivery_of(_cut_off(source, seen.record, now), "poll", now))
-    buried = await work.leases.bury(seen, now)
+    assert seen.record is not None and seen.abandoned_at is not None
+    # Said before the lease is ours: a crash in between says it twice, the other way round nobody would. Where the
+    # lease cannot be written, this is tried again and again: hence by the same words.
+    end = _cut_off(source, seen.record, seen.abandoned_at)
+    await bus.store_delivery(work.js, own.delivery_of(end, "poll", seen.abandoned_at))
+    buried = await work.leases.bury(seen, seen.abandoned_at)
     work.log.warning(
         "a run was cut off", source=source.name, scope=seen.record.scope, run_id=seen.record.run_id
     )

@@ -193,11 +193,7 @@ async def look(work: Work, selection: Selection) -> Plan:
     """Find everything that came of the selected deliveries. Writes nothing; raises Disagreement."""
     async with work.engine.connect() as connection:
         plan = Plan(selection, await _targets(connection, selection))
-        # What a table said before, or says since, is in them too.
-        refs = sorted({ref for target in plan.targets for ref in target.refs})
-        known = {target.key for target in plan.targets}
-        drift = await _targets(connection, Selection(_DRIFT, {"refs": refs})) if refs else []
-        plan.targets += [target for target in drift if target.key not in known]
+        plan.targets += await _drift(connection, plan.targets)
     if plan.targets:
         plan.copies = await _copies(work, plan.targets)
         plan.shared = await _shared(work, plan.targets)
@@ -212,6 +208,13 @@ async def _targets(connection: AsyncConnection, selection: Selection) -> list[Ta
     statement = text(_LEDGER_ROWS.format(where=selection.where))
     rows = await connection.execute(statement, {**selection.values, "spared": list(_OPERATORS_WORDS)})
     return [Target(**row) for row in rows.mappings()]
+
+
+async def _drift(connection: AsyncConnection, targets: Sequence[Target]) -> list[Target]:
+    """What polls found about the same things: what a table said before, or says since, is in it, too."""
+    refs, known = sorted({ref for target in targets for ref in target.refs}), {each.key for each in targets}
+    found = await _targets(connection, Selection(_DRIFT, {"refs": refs}))
+    return [each for each in found if each.key not in known]
 
 
 async def _copies(work: Work, targets: Sequence[Target]) -> dict[Key, dict[int, datetime]]:
@@ -323,6 +326,11 @@ async def redact(work: Work, plan: Plan, who: str, why: str) -> Done:
         words = await _say(work, plan, who, why)
         for place, erase in PLACES:
             done.counts[place] = await erase(work, plan, words, done.notes)
+        if await _drift(connection, plan.targets):
+            done.notes.append(
+                "meanwhile polls have found something about the same things: run this once more"
+            )
+        await connection.rollback()
         done.notes += await _in_hand(work, plan)
         return done
 

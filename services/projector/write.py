@@ -48,7 +48,7 @@ READY_WITHIN = 200
 """Deliveries that a refold may have to read while it keeps everybody else from folding."""
 READY_ROUNDS_MAX = 5
 OVERTAKEN_MAX = 5
-"""Tries of a transaction that another one keeps overtaking: then its row is there to be locked, so two are enough."""
+"""Tries of a transaction that others keep overtaking, each by another row: then it is done with the lock alone."""
 
 ReadLog = Callable[[int], Awaitable[Delivery]]
 """From a sequence to its delivery, read from the log."""
@@ -155,7 +155,7 @@ class Writer:
 
     async def _fold(self, batch: Sequence[Understood], *, ledger: bool) -> Folded:
         tried_at = datetime.now(UTC)
-        for left in reversed(range(OVERTAKEN_MAX)):
+        for _ in range(OVERTAKEN_MAX):
             try:
                 async with self.engine.begin() as connection:
                     await share_fold_lock(connection)
@@ -165,8 +165,7 @@ class Writer:
                         raise _NeedsTheLockAlone
                     return await self._merge(connection, batch, settled, ledger=ledger, watch=True)
             except Overtaken:
-                if not left:
-                    raise
+                continue
             except _NeedsTheLockAlone:
                 break
         ready = await self._ahead(batch)

@@ -10,7 +10,8 @@ import pytest
 
 from contracts.polls import PollFinished
 from providers.polling import Ask, Look, Scope, Steps
-from runtime.bus import BrokerAway
+from runtime import streams
+from runtime.bus import BrokerAway, LogFull
 from services.poller import turn
 from services.poller.lease import Held, Seen
 from services.poller.memory import key_of
@@ -172,6 +173,20 @@ async def test_a_run_whose_poller_is_gone_is_closed_by_the_next(store: Shop) -> 
     assert end.error == "cut off: its poller (gone) gave no sign of life any more"
     # Should it have lived after all, its own word counts more.
     assert finished(ordered, run.report, datetime.now(UTC)).moment > end.moment
+
+
+async def test_a_run_that_cannot_be_closed_is_said_to_have_ended_once(store: Shop) -> None:
+    ordered, _ = store.ordered(ALL, store.work("gone"))
+    assert await turn.begin(store.work("gone"), ordered, Seen(record=None, revision=0)) is not None
+    bucket = await store.broker.js.stream_info(streams.POLLER_STREAM)
+    await store.broker.js.update_stream(bucket.config.evolve(max_bytes=1))
+    next_one = store.work("next", lease_s=0.0)
+
+    for _ in range(3):
+        with pytest.raises(LogFull):
+            await turn.bury(next_one, store.source(ALL), await look(next_one))
+
+    assert [ordered.run_id] == [end.run_id for end in await store.ends()]
 
 
 def test_scopes_are_told_apart() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import structlog
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import delivery as wire
@@ -70,6 +71,14 @@ async def drained(broker: Broker) -> bool:
     return not info.num_pending and not info.num_ack_pending
 
 
+async def all_said(engine: AsyncEngine) -> bool:
+    """Whether nothing waits in the outbox."""
+    async with engine.connect() as connection:
+        return not (
+            await connection.execute(text("SELECT EXISTS (SELECT FROM projector.outbox)"))
+        ).scalar_one()
+
+
 async def taken(broker: Broker) -> bool:
     """Whether a projector has deliveries in hand."""
     return bool((await broker.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)).num_ack_pending)
@@ -98,9 +107,13 @@ async def projecting(
 async def project_all(
     broker: Broker, engine: AsyncEngine, count: int = 1, sources: Mapping[str, Source] = SOURCES
 ) -> None:
-    """Run projectors until the log is drained."""
+    """Run projectors until the log is drained, and what they found is in it, too."""
+
+    async def done() -> bool:
+        return await drained(broker) and await all_said(engine) and await drained(broker)
+
     async with projecting(broker, engine, count, sources):
-        await until(lambda: drained(broker), "the log is drained")
+        await until(done, "the log is drained")
 
 
 def _older(delivery: Delivery, source: Source) -> NoReturn:

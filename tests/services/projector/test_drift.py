@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from contracts.observation import observation
 from contracts.webhooks import RedeliveryAsked
 from providers.github.observed import items
 from runtime import bus, streams
-from services.projector import drift, redact, retry
+from services.projector import drift, redact, retry, write
 from services.projector.rebuild import rebuild
 from services.projector.retry import Outcome, Selection
 from services.projector.understand import parked
@@ -37,6 +38,7 @@ from tests.services.projector.rebuilding import working
 from tests.services.projector.running import (
     A_DRIFT_NOT_SAID,
     drained,
+    fold_one,
     project_all,
     projecting,
     run_until_killed,
@@ -306,6 +308,23 @@ async def test_several_projectors_tell_of_each_thing_once(broker: Broker, engine
     assert {"missing"} == {each["kind"] for each in await drifts(engine)}
 
 
+async def test_who_is_overtaken_again_and_again_folds_alone(
+    broker: Broker, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store(broker, [LOST, OPENED])
+    watch = drift.WATCHED["work_items"]
+    slowly = f"SELECT b.row FROM (SELECT pg_sleep(0.3)) AS nap, LATERAL ({watch.before}) AS b"
+    monkeypatch.setitem(drift.WATCHED, "work_items", replace(watch, before=text(slowly)))
+    monkeypatch.setattr(write, "OVERTAKEN_MAX", 1)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fold_one(broker, engine, 1))
+        await asyncio.sleep(0.1)
+        group.create_task(fold_one(broker, engine, 2))
+
+    assert 1 == await count(engine, "work_items", "status = 'done'")
+
+
 async def test_rebuild_and_verify_find_no_drift_anew(
     broker: Broker, database: Database, engine: AsyncEngine
 ) -> None:
@@ -543,6 +562,25 @@ async def test_a_redaction_erases_what_the_table_said_before(
         with suppress(NotFoundError):
             message = await broker.js.get_msg(streams.DELIVERIES, seq)
             assert b"A secret" not in (message.data or b"")
+
+
+async def test_a_redaction_names_what_was_found_after_it_was_planned(
+    broker: Broker, database: Database, engine: AsyncEngine
+) -> None:
+    await told(broker, engine, webhook("opened", issue(7, minute(0), title="A secret"), minute(0)))
+    async with working(broker, database) as work:
+        plan = await redact.look(work, redact.of_sequence(1))
+        await told(broker, engine, seen(issue(7, minute(5), title="New"), minute(10)))
+        done = await redact.redact(work, plan, "somebody", "asked for")
+        assert any("once more" in note for note in done.notes)
+
+        again = await redact.redact(
+            work, await redact.look(work, redact.of_sequence(1)), "somebody", "asked for"
+        )
+        assert [] == again.notes
+    async with engine.connect() as connection:
+        rows = (await connection.execute(text("SELECT to_jsonb(t) FROM ops.drift AS t"))).scalars()
+        assert [] == [row for row in rows if "A secret" in json.dumps(row)]
 
 
 def test_a_long_value_is_shown_by_its_beginning() -> None:
