@@ -101,6 +101,9 @@ OPENED = webhook("opened", issue(7, minute(0)), minute(0))
 CLOSED = issue(7, minute(5), closed=True)
 LOST = seen(CLOSED, minute(10))
 """That the issue was closed is known by a poll only."""
+HEARD = replace(delivery("ping", body("ping.00"), 0, "ping"), received_at=minute(0))
+"""A webhook about nothing of this, from which on its source tells of changes."""
+LATER = replace(HEARD, received_at=minute(25 * 60))
 
 
 async def test_what_a_lost_webhook_would_have_told_is_healed_told_and_explained(
@@ -135,10 +138,6 @@ async def test_what_a_lost_webhook_would_have_told_is_healed_told_and_explained(
     )
 
 
-HEARD = webhook("opened", issue(99, minute(0)), minute(0))
-"""A webhook about another thing, from which on its source tells of changes."""
-
-
 async def test_a_row_that_was_not_there_is_missing(broker: Broker, engine: AsyncEngine) -> None:
     await told(broker, engine, HEARD, LOST)
 
@@ -147,7 +146,7 @@ async def test_a_row_that_was_not_there_is_missing(broker: Broker, engine: Async
     assert "done" == found["found"]["status"]
 
 
-@pytest.mark.parametrize("heard", [[], [webhook("opened", issue(99, minute(0)), minute(25 * 60 + 6))]])
+@pytest.mark.parametrize("heard", [[], [LATER]], ids=["none came", "the first came a day later"])
 async def test_what_changed_before_any_webhook_was_to_come_is_news_and_no_drift(
     broker: Broker, engine: AsyncEngine, heard: list[Delivery]
 ) -> None:
@@ -444,7 +443,7 @@ async def test_a_listing_that_was_never_completed_hides_nothing_that_is_gone(
     numbers = range(1, 1_100)
     sights = [seen(issue(n, minute(0)), minute(1)) for n in (1, 2_000)]
     cut_short, *_ = listed(minute(10), numbers)
-    await told(broker, engine, *sights, *listed(minute(2), [1, 2_000]), cut_short)
+    await told(broker, engine, HEARD, *sights, *listed(minute(2), [1, 2_000]), cut_short)
 
     await told(broker, engine, *listed(minute(20), numbers))
 
@@ -453,7 +452,7 @@ async def test_a_listing_that_was_never_completed_hides_nothing_that_is_gone(
 
 async def test_listings_in_the_wrong_order_tell_once(broker: Broker, engine: AsyncEngine) -> None:
     first = [seen(issue(7, minute(0)), minute(1)), *listed(minute(2), [7])]
-    await told(broker, engine, *first, *listed(minute(40), []))
+    await told(broker, engine, HEARD, *first, *listed(minute(40), []))
     await told(broker, engine, *listed(minute(20), []))
 
     assert [minute(40)] == [each["observed_at"] for each in await drifts(engine) if each["kind"] == "gone"]
