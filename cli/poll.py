@@ -6,8 +6,10 @@ import asyncio
 import getpass
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,7 +73,13 @@ class Outcome:
 
 
 async def run(servers: Servers, wanted: Wanted, as_json: bool) -> int:
-    """Poll and print; the exit code. Raises NotPolled, where that is not printed as JSON."""
+    """Poll and print; the exit code. Raises NotPolled, where that is not printed as JSON.
+
+    A run that is told to stop, by SIGTERM too, is cut off and closed: its lease would keep others off for a minute.
+    """
+    task = asyncio.current_task()
+    if task is not None and threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         source = _source(servers, wanted.source)
         scopes, secret = _scopes(source, wanted.scope), _secret(source)
@@ -216,6 +224,8 @@ def _print(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         for trouble in outcome.report.troubles if outcome.report else ():
             out.print(terminal.clean(f"{outcome.scope} {trouble}"), soft_wrap=True)
+        for alarm in outcome.report.alarms if outcome.report else ():
+            out.print(terminal.clean(alarm), soft_wrap=True)
         if outcome.report is None:
             out.print(terminal.clean(f"{outcome.scope}: {outcome.why_not} ({outcome.code})"), soft_wrap=True)
 
@@ -246,5 +256,6 @@ def _scope_as_json(outcome: Outcome) -> dict[str, Any]:
             {"ok": False, "part": each.part, "error": each.sentence, "code": each.reason}
             for each in report.troubles
         ],
+        "alarms": report.alarms,
         "notes": report.notes,
     }

@@ -39,6 +39,8 @@ RETRY_AFTER_WAITED_S_MAX = 5.0
 """A longer Retry-After is not sat out here: the caller gets the answer and decides."""
 RETRY_AFTER_S_MAX = 600.0
 ANSWER_BYTES_MAX = 16_000_000
+TOO_LARGE = "answer_too_large"
+"""The reason of a NoAnswer that another attempt would only fetch again."""
 CONNECTIONS_MAX = 10
 REASON_CHARS_MAX = 200
 
@@ -140,7 +142,8 @@ class HttpClient:
             assert state.outcome is not None
             error = state.outcome.exception()
             if error is not None:
-                return isinstance(error, NotSent) or (repeatable and isinstance(error, NoAnswer))
+                lost = isinstance(error, NoAnswer) and str(error) != TOO_LARGE
+                return isinstance(error, NotSent) or (repeatable and lost)
             return repeatable and _worth_repeating(state.outcome.result(), patient)
 
         retrying = AsyncRetrying(
@@ -169,7 +172,7 @@ class HttpClient:
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > ANSWER_BYTES_MAX:
-                        raise NoAnswer("answer_too_large")
+                        raise NoAnswer(TOO_LARGE)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
             raise NotSent(_reason(error)) from None
         except TimeoutError:

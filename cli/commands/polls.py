@@ -11,6 +11,9 @@ import typer
 from cli.options import AsJson, DataDir, servers
 from runtime.settings import DEFAULT_DATA_DIR
 
+EXIT_TERMINATED = 143
+"""As a shell says of who was ended by SIGTERM."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -41,12 +44,14 @@ def poll_command(
     from cli import poll
     from cli.deliveries import since as moment
 
-    wanted = poll.Wanted(
-        source=source,
-        scope=scope,
-        since=None if since is None else moment(since, datetime.now(UTC)),
-        dry_run=dry_run,
-    )
-    code = asyncio.run(poll.run(servers(context, data_dir), wanted, as_json))
+    now = datetime.now(UTC)
+    from_when = None if since is None else moment(since, now)
+    if from_when is not None and from_when > now:
+        raise typer.BadParameter("--since is later than now: nothing could have happened since")
+    wanted = poll.Wanted(source=source, scope=scope, since=from_when, dry_run=dry_run)
+    try:
+        code = asyncio.run(poll.run(servers(context, data_dir), wanted, as_json))
+    except asyncio.CancelledError:
+        code = EXIT_TERMINATED
     if code:
         raise typer.Exit(code)

@@ -55,6 +55,7 @@ STORES_AT_ONCE = 16
 TROUBLES_NAMED_MAX = 5
 SENTENCE_CHARS_MAX = 300
 NOTES_MAX = 500
+ALARMS_MAX = 20
 STALE_AFTER_RUNS = 3
 STALE_GRACE_S = 120
 
@@ -108,6 +109,8 @@ class Report:
     parts: int = 0
     not_before: datetime | None = None
     """From when on the API lets itself be asked again, where it would not any more."""
+    alarms: list[str] = field(default_factory=list)
+    """What it said that is wrong at the provider, as a webhook of ours that is off; at most ALARMS_MAX."""
     notes: list[str] = field(default_factory=list)
     """In a dry run: what would have been done. At most NOTES_MAX of `notes_count`."""
     notes_count: int = 0
@@ -336,6 +339,8 @@ class Run:
             self.report.note(f"would say: {event.type} {event.ref}")
             return
         await self._store(own.delivery_of(event, "poll", datetime.now(UTC)))
+        if event.level == "error" and len(self.report.alarms) < ALARMS_MAX:
+            self.report.alarms.append(event.summary)
 
     async def _keep(self, part: str, state: Mapping[str, Any]) -> None:
         if self._order.dry_run or self._order.since is not None:

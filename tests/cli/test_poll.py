@@ -12,8 +12,9 @@ import pytest
 
 from cli import poll
 from cli.main import main
+from contracts.webhooks import WebhookFailing
 from providers import registry
-from providers.polling import Ask, Look, Steps
+from providers.polling import Ask, Look, Say, Steps
 from services.poller import turn
 from services.poller.lease import Leases
 from tests import api as apis
@@ -109,6 +110,24 @@ async def test_a_dry_run_prints_and_stores_nothing(polling: Polling) -> None:
     printed = await polling("shop", "--scope", "one", "--dry-run")
     assert "new: thing shop:thing/1\n" in printed
     assert (await polling.store.log(), await polling.store.remembered()) == ([], 0)
+
+
+async def test_an_alarm_that_a_run_says_is_printed_too(
+    polling: Polling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(look: Look) -> Steps:
+        off = WebhookFailing(
+            source="shop", ref="shop:hook/1", occurred_at=look.started_at, scope="one", problem="it is off"
+        )
+        yield Say(off)
+
+    monkeypatch.setattr(poll, "scopes_of", lambda source: [scope("one", hook=read)])
+    assert "shop, webhook of one: it is off\n" in await polling("shop")
+
+
+async def test_a_time_to_come_is_refused(polling: Polling) -> None:
+    assert "--since is later than now" in await polling("shop", "--since", "2999-01-01", code=2)
+    assert 0 == polling.store.api.count()
 
 
 async def test_since_is_told_to_the_parts(polling: Polling, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,7 @@ async def test_an_answer_that_is_too_large_is_none(
     api.routes["/"] = Reply(b"x" * 1_001)
     with pytest.raises(NoAnswer, match="answer_too_large"):
         await send(http, api, patience())
+    assert 1 == api.count()
 
 
 @pytest.mark.parametrize(
