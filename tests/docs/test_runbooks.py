@@ -206,7 +206,7 @@ async def lost(broker: Broker, engine: AsyncEngine, folder: Path) -> None:
     """An issue was closed, and nobody told us."""
     polling = Polling(scopes=lambda source: [Scope(name=REPOSITORY, parts={"issues": issues})])
     known = json.loads(body("issues.opened.15"))["issue"]
-    closed = {"state": "closed", "updated_at": "2019-06-01T00:00:00Z", "closed_at": "2019-06-01T00:00:00Z"}
+    closed = {"state": "closed", "updated_at": "2026-11-01T12:30:00Z", "closed_at": "2026-11-01T12:30:00Z"}
     shutil.copytree(FOLDER.parents[1] / "ssot", folder / "ssot")
     with (
         Api() as api,

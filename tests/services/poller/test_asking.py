@@ -168,7 +168,7 @@ async def test_a_redirect_is_not_followed(api, http, status):
         (forbidden(remaining=4000, retry_after=0), "rate_limited", ATTEMPTS_MAX),
         (forbidden(remaining=4000), "forbidden", 1),
         (apis.DROPS, "no_answer", ATTEMPTS_MAX),
-        (Reply(b"x" * 3_000), "no_answer", ATTEMPTS_MAX),
+        (Reply(b"x" * 3_000), "no_answer", 1),
     ],
 )
 async def test_every_failure_is_bounded_and_named(api, http, monkeypatch, reply, reason, attempts):
