@@ -90,8 +90,10 @@ async def projecting(
             yield projectors
         finally:
             stopping.set()
-    for nc in clients:
-        await nc.close()
+    for projector in projectors:
+        await projector.pull.close()
+        await projector.nc.flush()  # nothing that is stored from now on is sent to it
+        await projector.nc.close()
 
 
 async def project_all(
