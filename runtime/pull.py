@@ -21,6 +21,7 @@ from nats.aio.subscription import Subscription
 PULL_EXPIRES_S = 5.0
 PULL_LOST_S = PULL_EXPIRES_S + 2.0
 """A pull of which nothing was heard for so long died with a server or a connection."""
+CLOSE_S_MAX = 2.0
 
 _EXPIRED = "408"
 _CONFLICT = "409"
@@ -69,7 +70,10 @@ class Pull:
     async def close(self) -> None:
         """Take no more, and give back what nobody fetched, so that another process gets it at once."""
         if self._subscription is not None:
-            await self._subscription.unsubscribe()
+            # Waits for what is on its way as well, but not for a broker that says nothing.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await self._subscription.drain()  # type: ignore[no-untyped-call]
         while self._messages:
             await self._messages.popleft().nak()
 

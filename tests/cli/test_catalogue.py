@@ -21,14 +21,13 @@ from contracts.own import delivery_of
 from contracts.version import moment
 from runtime import bus, streams
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.write import Writer
 from tests.cli.catalogues import ROOT, write
 from tests.conftest import Broker
 from tests.samples import SOURCES
 from tests.servers import Database
 from tests.services.projector.running import clean_fold, project_all, store
-from tests.tables import snapshot
+from tests.tables import SQL, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -286,9 +285,7 @@ async def test_refolding_an_entry_gives_the_same_rows(operator: Operator) -> Non
     await operator.applies(integrations={"slack": SLACK, "groq": GROQ})
     await operator.applies(integrations={"slack": {**SLACK, "notes": "x"}})
     before = await snapshot(operator.engine)
-    writer = Writer(
-        operator.engine, Sql.of(), SOURCES, lambda seq: bus.read_delivery(operator.broker.js, seq)
-    )
+    writer = Writer(operator.engine, SQL, SOURCES, lambda seq: bus.read_delivery(operator.broker.js, seq))
 
     # Two declarations and a change, and both listings.
     assert 5 == await writer.refold([integration_ref("slack"), integration_ref("groq")])

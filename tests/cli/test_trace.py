@@ -22,12 +22,12 @@ from contracts.envelope import Event
 from contracts.registry import EVENTS
 from contracts.work_items import WorkItemOpened
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests.contracts.examples import FOLDER
 from tests.samples import SOURCES
 from tests.servers import Database
+from tests.tables import SQL
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ async def fold(database: Database, events: Sequence[Event]) -> None:
         replace(own.delivery_of(event, "job", START + timedelta(hours=9)), seq=seq)
         for seq, event in enumerate(events, 1)
     ]
-    await Writer(engine, Sql.of(), SOURCES, no_log).fold([understand(SOURCES, each) for each in batch])
+    await Writer(engine, SQL, SOURCES, no_log).fold([understand(SOURCES, each) for each in batch])
     await engine.dispose()
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import embedded
-from tests.servers import _running, _until
+from tests.servers import _running, _until, data_folder
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy" / "nats" / "nats.conf"
@@ -48,38 +46,35 @@ def make_secrets(folder: Path) -> dict[str, str]:
 @contextmanager
 def running(count: int) -> Iterator[Brokers]:
     """`count` brokers on the committed configuration; one alone goes without its cluster block."""
-    home = Path(tempfile.mkdtemp(prefix="odooops-brokers-"))
-    secrets = make_secrets(home / "secrets")
-    ports = tuple(embedded.free_port() for _ in range(count))
-    cluster_ports = tuple(embedded.free_port() for _ in range(count))
-    health_ports = tuple(embedded.free_port() for _ in range(count))
-    passwords = secrets["nats_passwords"]
-    config = CONFIG.read_text()
-    if count == 1:
-        config = _without(config, r"^cluster \{$.*?^\}$")
-        passwords = _without(passwords, r"^NATS_PASSWORD_ROUTES: .*?$")
-        passwords = _without(passwords, r"^NATS_ROUTES: .*?$")
-    for n, port in enumerate(cluster_ports, 1):
-        passwords = passwords.replace(f"@nats-{n}:6222", f"@{embedded.LOOPBACK}:{port}")
-    try:
-        with ExitStack() as started:
-            for n in range(1, count + 1):
-                folder = home / f"nats-{n}"
-                folder.mkdir()
-                (folder / "passwords.conf").write_text(passwords)
-                (folder / "nats.conf").write_text(
-                    _moved(config, ports[n - 1], cluster_ports[n - 1], health_ports[n - 1], folder / "data")
-                )
-                command = [
-                    embedded._nats_binary(),
-                    *("--config", str(folder / "nats.conf"), "--name", f"nats-{n}"),
-                ]
-                started.enter_context(_running(command, signal.SIGTERM, folder))
-            for port in health_ports:
-                _until(lambda port=port: _healthy(port))  # type: ignore[misc]
-            yield Brokers(ports, secrets)
-    finally:
-        shutil.rmtree(home)
+    with ExitStack() as started:
+        home = started.enter_context(data_folder())
+        secrets = make_secrets(home / "secrets")
+        ports = tuple(embedded.free_port() for _ in range(count))
+        cluster_ports = tuple(embedded.free_port() for _ in range(count))
+        health_ports = tuple(embedded.free_port() for _ in range(count))
+        passwords = secrets["nats_passwords"]
+        config = CONFIG.read_text()
+        if count == 1:
+            config = _without(config, r"^cluster \{$.*?^\}$")
+            passwords = _without(passwords, r"^NATS_PASSWORD_ROUTES: .*?$")
+            passwords = _without(passwords, r"^NATS_ROUTES: .*?$")
+        for n, port in enumerate(cluster_ports, 1):
+            passwords = passwords.replace(f"@nats-{n}:6222", f"@{embedded.LOOPBACK}:{port}")
+        for n in range(1, count + 1):
+            folder = home / f"nats-{n}"
+            folder.mkdir()
+            (folder / "passwords.conf").write_text(passwords)
+            (folder / "nats.conf").write_text(
+                _moved(config, ports[n - 1], cluster_ports[n - 1], health_ports[n - 1], folder / "data")
+            )
+            command = [
+                embedded._nats_binary(),
+                *("--config", str(folder / "nats.conf"), "--name", f"nats-{n}"),
+            ]
+            started.enter_context(_running(command, signal.SIGTERM, folder))
+        for port in health_ports:
+            _until(lambda port=port: _healthy(port))  # type: ignore[misc]
+        yield Brokers(ports, secrets)
 
 
 def _moved(config: str, port: int, cluster_port: int, health_port: int, data: Path) -> str:

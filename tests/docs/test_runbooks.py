@@ -16,7 +16,6 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from cli.main import main
@@ -26,13 +25,12 @@ from providers.github import PROVIDER
 from providers.polling import Ask, Look, Polling, Scope, Show, Steps, ask
 from providers.port import Source
 from providers.registry import PROVIDERS
-from runtime import bus, postgres
-from services.projector.app import Projector
+from runtime import postgres
 from tests.api import Api, Reply
 from tests.conftest import Broker
 from tests.samples import SOURCES, body, delivery, log, paths
 from tests.servers import Database
-from tests.services.projector.running import drained, store_batch, until
+from tests.services.projector.running import drained, project_all, projecting, store_batch, until
 from tests.tables import count
 
 pytestmark = pytest.mark.anyio
@@ -89,28 +87,10 @@ async def projected(
 ) -> AsyncIterator[None]:
     """Deliveries in log and tables as a projector with these sources made them; today's then goes on."""
     await store_batch(broker, entries)
-    await _drain(broker, engine, sources)
-    stopping = asyncio.Event()
-    nc = await bus.connect(broker.url("projector"), "projector")
-    projector = Projector(nc, engine, SOURCES, structlog.get_logger(), stopping)
-    working = asyncio.create_task(projector.work())
-    try:
+    await project_all(broker, engine, sources=sources)
+    async with projecting(broker, engine):
         yield
         await until(lambda: drained(broker), "what the commands said is projected")
-    finally:
-        stopping.set()
-        await working
-        await nc.close()
-
-
-async def _drain(broker: Broker, engine: AsyncEngine, sources: Mapping[str, Source]) -> None:
-    stopping = asyncio.Event()
-    nc = await bus.connect(broker.url("projector"), "projector")
-    working = asyncio.create_task(Projector(nc, engine, sources, structlog.get_logger(), stopping).work())
-    await until(lambda: drained(broker), "the log is drained")
-    stopping.set()
-    await working
-    await nc.close()
 
 
 def wrong(normalize: Callable[[Delivery, Source], object]) -> Source:

@@ -26,8 +26,8 @@ OBSERVE = ("observe", "digitalocean", "databases")
 BLOCK_BYTES = 1 << 20
 
 
-def test_a_cluster_leaves_no_trace_of_its_password(tmp_path: Path) -> None:
-    with running(tmp_path / "data") as up:
+def test_a_cluster_leaves_no_trace_of_its_password(data_dir: Path) -> None:
+    with running(data_dir) as up:
         said = observe_all(up)
         eventually(lambda: STORED == len(asyncio.run(statuses(up))), "all is in the ledger")
         assert {"projected"} == set(asyncio.run(statuses(up)))

@@ -174,8 +174,7 @@ def titles(up: Up) -> list[str]:
     return [row["title"] for row in asked(up, "sql", "SELECT title FROM ops.work_items")]
 
 
-def test_a_sent_sample_becomes_a_row_and_ctrl_c_leaves_nothing_but_data(tmp_path: Path) -> None:
-    data_dir = tmp_path / "data"
+def test_a_sent_sample_becomes_a_row_and_ctrl_c_leaves_nothing_but_data(data_dir: Path) -> None:
     with running(data_dir) as up:
         status = asked(up, "status")
         # What has an API and no token says so, and troubles nobody.
@@ -232,8 +231,8 @@ def shows_no_password(up: Up) -> None:
         assert not any(word in known for word in passwords if word not in own), name
 
 
-def test_each_killed_process_comes_back_and_shows_no_password(tmp_path: Path) -> None:
-    with running(tmp_path / "data") as up:
+def test_each_killed_process_comes_back_and_shows_no_password(data_dir: Path) -> None:
+    with running(data_dir) as up:
         shows_no_password(up)
         before = up.pids
         for name in sorted(before):
@@ -249,8 +248,7 @@ def test_each_killed_process_comes_back_and_shows_no_password(tmp_path: Path) ->
         assert nobody_is_left(up.data_dir)
 
 
-def test_nobody_survives_a_killed_supervisor_and_the_next_start_finds_the_data(tmp_path: Path) -> None:
-    data_dir = tmp_path / "data"
+def test_nobody_survives_a_killed_supervisor_and_the_next_start_finds_the_data(data_dir: Path) -> None:
     with running(data_dir) as up:
         assert odooops(up, "send", str(ISSUE), "--event", "issues").returncode == 0
         eventually(lambda: len(titles(up)) == 1, "the row did not come")
@@ -263,28 +261,28 @@ def test_nobody_survives_a_killed_supervisor_and_the_next_start_finds_the_data(t
         assert len(titles(up)) == 1
 
 
-def test_a_busy_port_is_refused_if_asked_for_and_passed_over_if_not(tmp_path: Path) -> None:
+def test_a_busy_port_is_refused_if_asked_for_and_passed_over_if_not(data_dir: Path) -> None:
     with socket.socket() as other:
         with suppress(OSError):  # somebody else has it already
             other.bind(("127.0.0.1", 8420))
             other.listen()
-        refused = refused_up(tmp_path, "--port", "8420")
+        refused = refused_up(data_dir, "--port", "8420")
         assert (1, "odooops: port 8420 is in use: give another by --port\n") == (
             refused.returncode,
             refused.stderr,
         )
-        with running(tmp_path) as up:
+        with running(data_dir) as up:
             taken = up.state["http_url"].rpartition(":")[2]
             assert taken != "8420"
             assert f"odooops: port 8420 is in use, taking {taken}\n" in up.said()
             assert is_well(up)
 
 
-def test_the_demo_shows_every_provider_and_does_so_again(tmp_path: Path) -> None:
+def test_the_demo_shows_every_provider_and_does_so_again(data_dir: Path) -> None:
     first = ("21 projected", "3 projected, 1 duplicate", "2 projected, 1 conflict", "2 ignored")
     again = ("21 duplicates", "4 duplicates", "7 duplicates", "2 projected, 1 conflict", "nothing changed")
     for became in (first, again):
-        with running(tmp_path / "data", command="demo") as demo:
+        with running(data_dir, command="demo") as demo:
             printed = "\n".join(demo.until("README.md"))
             for expected in (*SHOWN, *became):
                 assert expected in printed
@@ -308,7 +306,7 @@ def polled_nowhere(folder: Path) -> Path:
 
 
 def test_own_servers_are_used_where_they_are_given(
-    tmp_path: Path, nats_server: Nats, database: Database
+    data_dir: Path, tmp_path: Path, nats_server: Nats, database: Database
 ) -> None:
     env = {"DATABASE_URL": database.url("admin"), "GITHUB_WEBHOOK_SECRET": "of my own"}
     env |= {f"NATS_URL_{user.upper()}": nats_server.url(user) for user in ("ingest", "projector", "notifier")}
@@ -316,7 +314,7 @@ def test_own_servers_are_used_where_they_are_given(
     env |= {f"DATABASE_URL_{user.upper()}": database.url(user) for user in DATABASE_USERS}
     polled = {"ODOOOPS_SSOT_DIR": str(polled_nowhere(tmp_path / "ssot")), "DIGITALOCEAN_TOKEN": "a-token"}
     polled |= {"NATS_URL_POLLER": nats_server.url("poller")}
-    with running(tmp_path / "data", env={**env, **polled}) as up:
+    with running(data_dir, env={**env, **polled}) as up:
         assert set(up.pids) == {"ingest", "projector", "notifier", "poller"}
         told = [Path(f"/proc/{pid}/environ").read_text() for pid in up.pids.values()]
         assert sum("a-token" in each for each in told) == 1
@@ -325,19 +323,18 @@ def test_own_servers_are_used_where_they_are_given(
         assert is_well(up)
         assert up.end(signal.SIGINT) == 0
     del env["GITHUB_WEBHOOK_SECRET"]
-    with running(tmp_path / "data", env=env) as up:
+    with running(data_dir, env=env) as up:
         assert set(up.pids) == {"ingest", "projector", "notifier"}
         assert "odooops: github is closed: set GITHUB_WEBHOOK_SECRET\n" in up.said()
         (door,) = (each for each in asked(up, "status")["checks"] if each["part"] == "github's door")
         assert (door["state"], "its secret is not set" in door["text"]) == ("warning", True)
         assert is_well(up)
         assert up.end(signal.SIGINT) == 0
-    assert not (tmp_path / "data" / "postgres").exists()
-    assert not (tmp_path / "data" / "nats").exists()
+    assert not (data_dir / "postgres").exists()
+    assert not (data_dir / "nats").exists()
 
 
-def test_a_second_secret_counts_beside_the_folders_own(tmp_path: Path) -> None:
-    data_dir = tmp_path / "data"
+def test_a_second_secret_counts_beside_the_folders_own(data_dir: Path) -> None:
     own = data_dir / "secrets" / "github_webhook_secret"
     own.parent.mkdir(parents=True)
     own.write_text("of the folder\n")

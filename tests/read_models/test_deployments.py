@@ -17,7 +17,6 @@ from read_models import deployment_targets, deployments
 from read_models.merge import join_all
 from read_models.port import ReadModel
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests import samples
@@ -26,6 +25,7 @@ from tests.providers.github.deliveries import sample
 from tests.providers.vercel.deliveries import Body, delivery, listed, observation, raw, webhook
 from tests.samples import SOURCES
 from tests.servers import Database
+from tests.tables import SQL
 
 PROJECT = "prj_6yRbTn3kQ9wMx2vLz8hFcJ5dGs4p"
 T0 = 1_792_486_800_000
@@ -305,7 +305,7 @@ async def now(
     async def read(seq: int) -> Delivery:
         return log[seq - 1]
 
-    await Writer(engine, Sql.of(), SOURCES, read).fold([understand(SOURCES, entry) for entry in log])
+    await Writer(engine, SQL, SOURCES, read).fold([understand(SOURCES, entry) for entry in log])
     reader = make_engine(database.url("reader"), "test")
     try:
         async with reader.connect() as connection:

@@ -23,14 +23,13 @@ from contracts.polls import (
 )
 from providers.registry import PROVIDERS
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests.providers.digitalocean.answers import SOURCE, day, observed
 from tests.providers.driving import source_of
 from tests.samples import at
 from tests.servers import Postgres, fresh_database
-from tests.tables import empty
+from tests.tables import SQL, empty
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +54,7 @@ async def unread(seq: int) -> Delivery:
 async def rows(engine: AsyncEngine, table: str, history: Sequence[Delivery]) -> list[dict[str, Any]]:
     """The rows of a table or view after a history, which has to be the same after each order of it."""
     assert len(history) <= PERMUTED_MAX
-    writer = Writer(engine, Sql.of(), SOURCES, unread)
+    writer = Writer(engine, SQL, SOURCES, unread)
     found: list[list[dict[str, Any]]] = []
     for order in itertools.permutations(history):
         await empty(engine)

@@ -18,12 +18,12 @@ from contracts.health import HealthcheckCompleted
 from contracts.polls import listing
 from contracts.version import moment
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests.providers.digitalocean.answers import observed
 from tests.samples import SOURCES
 from tests.servers import Database
+from tests.tables import SQL
 
 pytestmark = pytest.mark.anyio
 
@@ -80,7 +80,7 @@ async def environments(engines: Engines, deliveries: Sequence[Delivery]) -> dict
     async def unread(seq: int) -> Delivery:
         raise AssertionError(seq)
 
-    writer = Writer(engines[0], Sql.of(), SOURCES, unread)
+    writer = Writer(engines[0], SQL, SOURCES, unread)
     for delivery in deliveries:
         understood = understand(SOURCES, delivery)
         assert understood.status == "projected", understood.error

@@ -10,12 +10,11 @@ from sqlalchemy import text
 
 from contracts.envelope import SHORT_CHARS_MAX
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests import samples
 from tests.servers import Database
-from tests.tables import empty, snapshot
+from tests.tables import SQL, empty, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +55,7 @@ async def test_who_told_of_an_event_first_stays_its_teller(database: Database) -
         for order in ((webhook, again), (again, webhook)):
             await empty(engine)
             for delivery in order:
-                writer = Writer(engine, Sql.of(), samples.SOURCES, unread)
+                writer = Writer(engine, SQL, samples.SOURCES, unread)
                 await writer.fold([understand(samples.SOURCES, delivery)])
             (row,) = (await snapshot(engine))["platform_events"]
             assert row["delivery"] == webhook.name
@@ -75,7 +74,7 @@ async def test_a_name_longer_than_an_index_takes_is_cut_and_costs_no_row(databas
     engine = make_engine(database.url("projector"), "test")
     try:
         understood = understand(samples.SOURCES, samples.delivery("issues", body, seq=1))
-        await Writer(engine, Sql.of(), samples.SOURCES, unread).fold([understood])
+        await Writer(engine, SQL, samples.SOURCES, unread).fold([understood])
         (row,) = (await snapshot(engine))["platform_events"]
     finally:
         await engine.dispose()

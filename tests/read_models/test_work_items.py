@@ -21,7 +21,6 @@ from contracts.work_items import WorkItemEvent
 from read_models.merge import join_all
 from read_models.work_items import READ_MODEL, WorkItem
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests import samples
@@ -29,7 +28,7 @@ from tests.providers.github.deliveries import only, sample
 from tests.read_models.histories import CREATED, HISTORIES, REF, History, at, listed
 from tests.samples import SOURCES
 from tests.servers import Database, Postgres, fresh_database
-from tests.tables import empty
+from tests.tables import SQL, empty
 
 EVERY = pytest.mark.parametrize("history", HISTORIES, ids=lambda history: history.name)
 ORDERS_MAX = 24
@@ -73,7 +72,7 @@ async def fold(engine: AsyncEngine, log: Sequence[Delivery], batches: Sequence[S
         return by_seq[seq]
 
     await empty(engine)
-    writer = Writer(engine, Sql.of(), SOURCES, read)
+    writer = Writer(engine, SQL, SOURCES, read)
     for batch in batches:
         await writer.fold([understand(SOURCES, each) for each in batch])
 

@@ -11,6 +11,8 @@ from nats.aio.msg import Msg
 from runtime import bus, streams
 from runtime.pull import ConsumerGone, Pull
 from tests.conftest import Broker
+from tests.servers import in_thread
+from tests.services.ingest.own_broker import own_broker
 
 pytestmark = pytest.mark.anyio
 
@@ -115,13 +117,56 @@ async def test_what_was_pulled_and_not_fetched_goes_back_at_once(broker: Broker)
     await leaving.close()
     await first.close()
 
-    second = await bus.connect(broker.url("projector"), "projector")
-    pull = Pull(second, streams.DELIVERIES, streams.PROJECTOR, 10)
-    again: set[bytes] = set()
+    assert {b"0", b"1", b"2"} == await _fetched(broker, 3)
+
+
+async def test_what_is_on_its_way_when_the_pull_is_closed_goes_back_at_once(broker: Broker) -> None:
+    await stored(broker, 3)
+    first = await bus.connect(broker.url("projector"), "projector")
+    leaving = Pull(first, streams.DELIVERIES, streams.PROJECTOR, 10)
+    await leaving._ask()
+    await first._flush_pending(force_flush=True)
+    # Meanwhile nothing is read here: the messages are sent, and not yet taken, when the pull is closed.
+    in_thread(lambda: asyncio.run(_until_sent(broker.url("operator"), 3)))
+    await leaving.close()
+    await first.close()
+
+    assert {b"0", b"1", b"2"} == await _fetched(broker, 3)
+
+
+async def test_a_broker_that_says_nothing_holds_no_close_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.pull.CLOSE_S_MAX", 0.05)
+    with own_broker() as broker:
+        await broker.start()
+        async with broker.operator():
+            nc = await bus.connect(broker.url("projector"), "projector")
+            pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 10)
+            assert [] == await pull.fetch(0.05)
+            broker.pause()
+            await asyncio.wait_for(pull.close(), 1.0)
+            broker.resume()
+            await nc.close()
+
+
+async def _fetched(broker: Broker, count: int) -> set[bytes]:
+    """What another process gets."""
+    nc = await bus.connect(broker.url("projector"), "projector")
+    pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 10)
+    fetched: set[bytes] = set()
     async with asyncio.timeout(SOON_S):
-        while len(again) < 3:
-            again |= {message.data for message in await pull.fetch(LONG_S)}
-    await second.close()
+        while len(fetched) < count:
+            fetched |= {message.data for message in await pull.fetch(LONG_S)}
+    await nc.close()
+    return fetched
+
+
+async def _until_sent(url: str, count: int) -> None:
+    nc = await bus.connect(url, "operator")
+    js = nc.jetstream()
+    async with asyncio.timeout(SOON_S):
+        while (await js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)).num_ack_pending < count:
+            await asyncio.sleep(0.01)
+    await nc.close()
 
 
 async def _until_pulled(broker: Broker, count: int) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 from nats.js import JetStreamContext
 
 from runtime import bus, embedded, streams
+from tests.servers import data_folder
 from tests.services.ingest.door import eventually
 
 STOP_S_MAX = 10.0
@@ -78,10 +77,9 @@ class OwnBroker:
 @contextmanager
 def own_broker() -> Iterator[OwnBroker]:
     """One that is not started yet, and gone at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="odooops-broker-"))
-    broker = OwnBroker(folder)
-    try:
-        yield broker
-    finally:
-        broker.kill()
-        shutil.rmtree(folder)
+    with data_folder() as folder:
+        broker = OwnBroker(folder)
+        try:
+            yield broker
+        finally:
+            broker.kill()

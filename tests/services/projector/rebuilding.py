@@ -21,13 +21,13 @@ from read_models.table import SCHEMA
 from runtime import bus, postgres, streams
 from services.projector.rebuild import Progress, Work
 from services.projector.shadow import About, ours
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Entry, Writer
 from tests.conformance.test_every_provider import CASES
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT, SOURCES, body, delivery
 from tests.servers import Database
+from tests.tables import SQL
 
 NOW = datetime.now(UTC)
 
@@ -182,6 +182,6 @@ def wrong(sources: Mapping[str, Source]) -> dict[str, Source]:
 async def fold_all(broker: Broker, engine: AsyncEngine, sources: Mapping[str, Source] = SOURCES) -> None:
     """Fold the whole log in one batch, by the code of `sources`."""
     last = (await broker.js.stream_info(streams.DELIVERIES)).state.last_seq
-    writer = Writer(engine, Sql.of(), sources, lambda seq: bus.read_delivery(broker.js, seq))
+    writer = Writer(engine, SQL, sources, lambda seq: bus.read_delivery(broker.js, seq))
     batch = [await bus.read_delivery(broker.js, seq) for seq in range(1, last + 1)]
     await writer.fold([understand(sources, delivery) for delivery in batch])

@@ -23,13 +23,12 @@ from providers.port import Source, Unintelligible
 from runtime import bus, streams
 from runtime.bus import Message
 from services.projector.app import Projector
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests.conftest import Broker
 from tests.samples import SOURCES
 from tests.servers import Database
-from tests.tables import Snapshot, empty, snapshot
+from tests.tables import SQL, Snapshot, empty, snapshot
 
 ROOT = Path(__file__).parents[3]
 DEADLINE_S = 30.0
@@ -100,8 +99,10 @@ async def projecting(
             yield projectors
         finally:
             stopping.set()
-    for nc in clients:
-        await nc.close()
+    for projector in projectors:
+        await projector.pull.close()
+        await projector.nc.flush()  # nothing that is stored from now on is sent to it
+        await projector.nc.close()
 
 
 async def project_all(
@@ -143,7 +144,7 @@ async def clean_fold(broker: Broker, engine: AsyncEngine) -> Snapshot:
 
 async def fold_one(broker: Broker, engine: AsyncEngine, seq: int) -> None:
     """Fold the delivery at `seq` by itself."""
-    writer = Writer(engine, Sql.of(), SOURCES, lambda n: bus.read_delivery(broker.js, n))
+    writer = Writer(engine, SQL, SOURCES, lambda n: bus.read_delivery(broker.js, n))
     await writer.fold([understand(SOURCES, await bus.read_delivery(broker.js, seq))])
 
 

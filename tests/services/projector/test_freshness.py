@@ -20,12 +20,11 @@ from contracts.version import Moment
 from providers.port import Source
 from read_models.registry import FRESHNESS, READ_MODELS
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.understand import parked, understand
 from services.projector.write import Writer
 from tests.samples import RECEIVED_AT, SOURCES, at, body, delivery
 from tests.servers import Postgres, fresh_database
-from tests.tables import empty
+from tests.tables import SQL, empty
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +52,7 @@ def writer(engine: AsyncEngine, entries: Sequence[Delivery] = ()) -> Writer:
     async def read(seq: int) -> Delivery:
         return by_seq[seq]
 
-    return Writer(engine, Sql.of(), SOURCES, read)
+    return Writer(engine, SQL, SOURCES, read)
 
 
 async def fold(

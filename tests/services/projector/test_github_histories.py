@@ -14,14 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.delivery import Delivery
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests.providers.github import histories
 from tests.providers.github.deliveries import SOURCE
 from tests.providers.github.histories import HISTORIES, history, issue, push, renamed, repository
 from tests.servers import Postgres, fresh_database
-from tests.tables import Snapshot, empty, snapshot
+from tests.tables import SQL, Snapshot, empty, snapshot
 
 pytestmark = pytest.mark.anyio
 SOURCES = {"github": SOURCE}
@@ -43,7 +42,7 @@ def writer(engine: AsyncEngine, told: Sequence[Delivery]) -> Writer:
     async def read(seq: int) -> Delivery:
         return by_seq[seq]
 
-    return Writer(engine, Sql.of(), SOURCES, read)
+    return Writer(engine, SQL, SOURCES, read)
 
 
 async def folded(engine: AsyncEngine, told: Sequence[Delivery], order: Sequence[Delivery]) -> Snapshot:

@@ -19,12 +19,11 @@ from contracts.polls import PollFinished, listing, moment_of_end
 from read_models.merge import join_all
 from read_models.registry import READ_MODELS
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests.samples import RECEIVED_AT, SOURCES, at, log, paths
 from tests.servers import Postgres, fresh_database
-from tests.tables import Snapshot, empty, snapshot
+from tests.tables import SQL, Snapshot, empty, snapshot
 
 EVERY = log(paths())
 # Bodies that speak of one thing, so that statements meet: many share one second.
@@ -133,7 +132,7 @@ def writer(engine: AsyncEngine, entries: Sequence[Delivery]) -> Writer:
     async def read(seq: int) -> Delivery:
         return by_seq[seq]
 
-    return Writer(engine, Sql.of(), SOURCES, read)
+    return Writer(engine, SQL, SOURCES, read)
 
 
 async def folded(

@@ -28,7 +28,6 @@ from contracts.exec_sessions import ExecSessionClosed, ExecSessionOpened
 from contracts.own import OwnEvent, delivery_of
 from contracts.registry import EVENTS
 from runtime.postgres import make_engine
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests.conftest import Broker
@@ -37,7 +36,7 @@ from tests.read_models.saying import NOON, SAID_AT, after
 from tests.samples import SOURCES
 from tests.servers import Database
 from tests.services.projector.running import event_ids, project_all, store_batch
-from tests.tables import count, empty, snapshot
+from tests.tables import SQL, count, empty, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -186,7 +185,7 @@ async def fold(engine: AsyncEngine, entries: Sequence[Delivery]) -> Writer:
     async def read(seq: int) -> Delivery:
         return by_seq[seq]
 
-    writer = Writer(engine, Sql.of(), SOURCES, read)
+    writer = Writer(engine, SQL, SOURCES, read)
     for entry in entries:
         await writer.fold([understand(SOURCES, entry)])
     return writer

@@ -16,7 +16,6 @@ from contracts.own import delivery_of
 from runtime import bus, postgres
 from services.projector.fingerprint import fingerprints, record
 from services.projector.rebuild import AnotherLog, RebuildRunning, alone, rebuild
-from services.projector.sql import Sql
 from services.projector.understand import parked, understand
 from services.projector.write import Writer
 from tests.conftest import Broker
@@ -41,7 +40,7 @@ from tests.services.projector.running import (
     store_batch,
     until,
 )
-from tests.tables import count, snapshot
+from tests.tables import SQL, count, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -140,7 +139,7 @@ async def soak(broker: Broker, engine: AsyncEngine) -> list[Delivery]:
     await store_batch(broker, entries)
     late = delivery("issues", body("issues.opened.15"), 0, "understood-late")
     seq, _ = await bus.store_delivery(broker.js, late)
-    writer = Writer(engine, Sql.of(), SOURCES, lambda n: bus.read_delivery(broker.js, n))
+    writer = Writer(engine, SQL, SOURCES, lambda n: bus.read_delivery(broker.js, n))
     found = await bus.read_delivery(broker.js, seq)
     await writer.fold([parked(found, "shape_mismatch", "older code did not understand it")])
     assert 1 == await count(engine, "deliveries", "status = 'parked' AND identity = 'understood-late'")

@@ -24,7 +24,6 @@ from services.projector import shadow
 from services.projector.rebuild import Replay, Work, rebuild
 from services.projector.rollback import NothingKept, drop_old, rollback
 from services.projector.shadow import InTheWay
-from services.projector.sql import Sql
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests.conftest import Broker
@@ -32,7 +31,7 @@ from tests.samples import SOURCES, body, delivery
 from tests.servers import Database
 from tests.services.projector.rebuilding import NOW, again, discarded, mixed, schemas, working
 from tests.services.projector.running import DEADLINE_S, fold_one, project_all, store, store_batch, until
-from tests.tables import count, snapshot
+from tests.tables import SQL, count, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +63,7 @@ async def test_a_swap_waits_for_a_transaction_that_folds_and_loses_no_write(
     async def while_one_folds(work: Work, replay: Replay, made_by: Mapping[str, str]) -> str:
         late = delivery("issues", body("issues.opened.15"), 0, "in-hand")
         seq, _ = await bus.store_delivery(broker.js, late)
-        writer = Writer(engine, Sql.of(), SOURCES, lambda n: bus.read_delivery(broker.js, n))
+        writer = Writer(engine, SQL, SOURCES, lambda n: bus.read_delivery(broker.js, n))
         async with engine.begin() as folding:
             await postgres.share_fold_lock(folding)
             batch = [understand(SOURCES, await bus.read_delivery(broker.js, seq))]
@@ -172,7 +171,7 @@ async def test_a_swap_need_not_wait_for_an_operators_word_that_reads_the_log(
             locked.append((await connection.execute(text(LOCKED))).scalar_one())
         return await bus.read_delivery(broker.js, seq)
 
-    writer = Writer(engine, Sql.of(), SOURCES, read_log)
+    writer = Writer(engine, SQL, SOURCES, read_log)
     await writer.fold([understand(SOURCES, await bus.read_delivery(broker.js, 3))])
 
     assert [0] == locked
