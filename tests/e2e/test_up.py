@@ -261,11 +261,19 @@ def test_nobody_survives_a_killed_supervisor_and_the_next_start_finds_the_data(d
         assert len(titles(up)) == 1
 
 
+def is_ours(unbound: socket.socket, port: int) -> bool:
+    """Whether a socket could be bound to a port."""
+    with suppress(OSError):
+        unbound.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
 def test_a_busy_port_is_refused_if_asked_for_and_passed_over_if_not(data_dir: Path) -> None:
     with socket.socket() as other:
-        with suppress(OSError):  # somebody else has it already
-            other.bind(("127.0.0.1", 8420))
-            other.listen()
+        # The `up` of another test may have it, and would give it back in the midst of this one.
+        eventually(lambda: is_ours(other, 8420), "port 8420 was never free")
+        other.listen()
         refused = refused_up(data_dir, "--port", "8420")
         assert (1, "odooops: port 8420 is in use: give another by --port\n") == (
             refused.returncode,
