@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from cli.main import main
 from runtime import postgres
 from tests.conftest import Broker
+from tests.processes import forked
 from tests.servers import Database
 from tests.services.projector.rebuilding import mixed, schemas
-from tests.services.projector.running import ROOT, project_all, store_batch, until
+from tests.services.projector.running import project_all, store_batch, until
 from tests.tables import count, snapshot
 
 pytestmark = pytest.mark.anyio
-STOP_S_MAX = 20
 
 
 @pytest.fixture(autouse=True)
@@ -148,28 +147,24 @@ async def test_what_cannot_be_done_is_one_sentence(terminal: Terminal, database:
 
 
 async def test_whoever_is_killed_leaves_the_tables_and_the_next_run_clears_up(
-    terminal: Terminal, engine: AsyncEngine
+    terminal: Terminal, engine: AsyncEngine, tmp_path: Path
 ) -> None:
     before = await snapshot(engine)
     async with engine.begin() as folding:  # it cannot end before this does
         await postgres.share_fold_lock(folding)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cli", "rebuild", env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT
-        )
+        with forked(["-m", "cli", "rebuild"], os.environ, tmp_path / "rebuild"):  # killed at its end
 
-        async def waits() -> bool:
-            locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            return bool((await folding.execute(text(locks))).scalar_one())
+            async def waits() -> bool:
+                locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                return bool((await folding.execute(text(locks))).scalar_one())
 
-        await until(waits, "the rebuild waits for the fold lock")
-        (left,) = await schemas(engine)
-        told = await terminal.json("status")
-        assert told["rebuild"] == {"running": True, "left_behind": []}
-        assert "a rebuild or verification runs, into " + left in checks(told, "rebuild")[0][1]
-        await terminal("verify")
-        assert (terminal.code, "another rebuild or verification runs since" in terminal.said) == (1, True)
-        process.kill()
-        await asyncio.wait_for(process.wait(), STOP_S_MAX)
+            await until(waits, "the rebuild waits for the fold lock")
+            (left,) = await schemas(engine)
+            told = await terminal.json("status")
+            assert told["rebuild"] == {"running": True, "left_behind": []}
+            assert "a rebuild or verification runs, into " + left in checks(told, "rebuild")[0][1]
+            await terminal("verify")
+            assert (terminal.code, "another rebuild or verification runs since" in terminal.said) == (1, True)
 
     async def noticed() -> bool:
         return not (await terminal.json("status"))["rebuild"]["running"]

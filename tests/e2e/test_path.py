@@ -6,9 +6,7 @@ import asyncio
 import os
 import re
 import signal
-import sys
 import uuid
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -23,13 +21,13 @@ from providers.github.verify import compose
 from providers.port import Parcel, Secret
 from runtime import embedded
 from tests.conftest import Broker
+from tests.processes import forked
 from tests.samples import SOURCES, body, paths
 from tests.servers import Database
 from tests.slack_double import CHANNEL, TOKEN, SlackDouble
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
 SECRET = Secret("GITHUB_WEBHOOK_SECRET", b'it\'s a "secret" with spaces')
 DEADLINE_S = 30.0
 POLL_S = 0.02
@@ -45,7 +43,8 @@ def slack() -> Iterator[SlackDouble]:
 class Place:
     """Ingest, projector and notifier as processes, and what a test does with them."""
 
-    def __init__(self, broker: Broker, database: Database, slack: SlackDouble) -> None:
+    def __init__(self, broker: Broker, database: Database, slack: SlackDouble, folder: Path) -> None:
+        self.folder = folder
         self.port = embedded.free_port()
         self.url = f"http://127.0.0.1:{self.port}/webhooks/github"
         self.database = database
@@ -64,23 +63,12 @@ class Place:
         }
 
     @asynccontextmanager
-    async def service(self, name: str) -> AsyncIterator[Process]:
+    async def service(self, name: str) -> AsyncIterator[None]:
         """A service while the block runs; at its end it stops by SIGTERM, cleanly."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", f"services.{name}"),
-            cwd=ROOT,
-            env=self.environment,
-            stdout=DEVNULL,
-            stderr=DEVNULL,
-        )
-        try:
-            yield process
-            process.send_signal(signal.SIGTERM)
-            assert 0 == await asyncio.wait_for(process.wait(), DEADLINE_S)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        with forked(["-m", f"services.{name}"], self.environment, self.folder / name) as process:
+            yield
+            process.signal(signal.SIGTERM)
+            assert 0 == await process.ended(DEADLINE_S)
 
     async def send(self, client: httpx.AsyncClient, event: str, raw: bytes, guid: str) -> dict[str, Any]:
         """What ingest answers to a signed delivery."""
@@ -124,9 +112,9 @@ def happening_now(raw: bytes) -> bytes:
 
 
 async def test_a_signed_webhook_becomes_rows_and_one_slack_message(
-    broker: Broker, database: Database, slack: SlackDouble
+    broker: Broker, database: Database, slack: SlackDouble, tmp_path: Path
 ) -> None:
-    place = Place(broker, database, slack)
+    place = Place(broker, database, slack, tmp_path)
     finished = happening_now(body("workflow_run.completed.00"))
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(httpx.AsyncClient())
@@ -159,9 +147,9 @@ async def test_a_signed_webhook_becomes_rows_and_one_slack_message(
 
 
 async def test_accepting_needs_the_broker_only_and_the_rest_catches_up(
-    broker: Broker, database: Database, slack: SlackDouble
+    broker: Broker, database: Database, slack: SlackDouble, tmp_path: Path
 ) -> None:
-    place = Place(broker, database, slack)
+    place = Place(broker, database, slack, tmp_path)
     async with httpx.AsyncClient() as client, place.service("ingest"):
         await until(lambda: place.listening(client), "ingest listens")
         await asyncio.to_thread(

@@ -128,19 +128,6 @@ def odooops(
     return command([*arguments, "--data-dir", str(up.data_dir)], clean_env(env))
 
 
-def refused_up(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """An `up` that ends at once."""
-    return subprocess.run(
-        [sys.executable, "-m", "cli", "up", *arguments, "--data-dir", str(data_dir)],
-        cwd=ROOT,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-
-
 def asked(up: Up, *arguments: str) -> Any:
     """The JSON answer of a command."""
     done = odooops(up, *arguments, "--json")
@@ -200,7 +187,7 @@ def test_a_sent_sample_becomes_a_row_and_ctrl_c_leaves_nothing_but_data(data_dir
         wrong = odooops(up, "send", str(ISSUE), "--event", "issues", "--secret-env", "PATH")
         assert (wrong.returncode, json.loads(wrong.stdout)["reason"]) == (1, "bad_signature")
 
-        second = refused_up(up.data_dir)
+        second = odooops(up, "up")
         assert second.returncode == 1
         assert second.stderr.startswith("odooops: another `odooops up` runs on ")
 
@@ -211,11 +198,26 @@ def test_a_sent_sample_becomes_a_row_and_ctrl_c_leaves_nothing_but_data(data_dir
         assert (stopped.returncode, stopped.stdout) == (1, "")
         assert stopped.stderr.startswith("odooops: no servers run in ")
 
-    with running(data_dir) as up:
-        assert titles(up) == ["Spelling error in the README file"]
-        assert up.end(signal.SIGTERM) == 0
     for secret in ("credentials.json", "secrets/github_webhook_secret"):
         assert (data_dir / secret).stat().st_mode & 0o077 == 0
+
+
+def is_ours(unbound: socket.socket, port: int) -> bool:
+    """Whether a socket could be bound to a port."""
+    with suppress(OSError):
+        unbound.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+@contextmanager
+def somebody_elses(port: int) -> Iterator[None]:
+    """A port that is in use."""
+    with socket.socket() as other:
+        # The `up` of another test may have it, and would give it back in the midst of this one.
+        eventually(lambda: is_ours(other, port), f"port {port} was never free")
+        other.listen()
+        yield
 
 
 def shows_no_password(up: Up) -> None:
@@ -231,8 +233,11 @@ def shows_no_password(up: Up) -> None:
         assert not any(word in known for word in passwords if word not in own), name
 
 
-def test_each_killed_process_comes_back_and_shows_no_password(data_dir: Path) -> None:
-    with running(data_dir) as up:
+def test_each_killed_process_comes_back_shows_no_password_and_keeps_off_a_busy_port(data_dir: Path) -> None:
+    with somebody_elses(8420), running(data_dir) as up:
+        taken = up.state["http_url"].rpartition(":")[2]
+        assert taken != "8420"
+        assert f"odooops: port 8420 is in use, taking {taken}\n" in up.said()
         shows_no_password(up)
         before = up.pids
         for name in sorted(before):
@@ -248,7 +253,9 @@ def test_each_killed_process_comes_back_and_shows_no_password(data_dir: Path) ->
         assert nobody_is_left(up.data_dir)
 
 
-def test_nobody_survives_a_killed_supervisor_and_the_next_start_finds_the_data(data_dir: Path) -> None:
+def test_nobody_survives_a_killed_supervisor_and_the_next_start_finds_data_and_secrets(
+    data_dir: Path,
+) -> None:
     with running(data_dir) as up:
         assert odooops(up, "send", str(ISSUE), "--event", "issues").returncode == 0
         eventually(lambda: len(titles(up)) == 1, "the row did not come")
@@ -257,38 +264,53 @@ def test_nobody_survives_a_killed_supervisor_and_the_next_start_finds_the_data(d
         assert "no servers run in" in odooops(up, "status").stderr
     # As after a crash of the machine: the number in it is some other process now.
     (data_dir / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n{data_dir}/postgres\n0\n1\n\n\n")
-    with running(data_dir) as up:
+    own = data_dir / "secrets" / "github_webhook_secret"
+    made = own.read_text()
+    second = {"GITHUB_WEBHOOK_SECRET_2": "the next one"}
+    with running(data_dir, env=second) as up:
         assert len(titles(up)) == 1
+        assert up.state["secret_files"]["GITHUB_WEBHOOK_SECRET"] == str(own)
+        assert "GITHUB_WEBHOOK_SECRET_2" not in up.state["secret_files"]
+        both_secrets_count(up, second)
+        secrets_are_read_again(up)
+        assert up.end(signal.SIGTERM) == 0
+    assert own.read_text() == made
 
 
-def is_ours(unbound: socket.socket, port: int) -> bool:
-    """Whether a socket could be bound to a port."""
-    with suppress(OSError):
-        unbound.bind(("127.0.0.1", port))
-        return True
-    return False
+def both_secrets_count(up: Up, second: Mapping[str, str]) -> None:
+    """The folder's own, and the one that is given beside it."""
+    for given in ((), ("--secret-env", *second)):
+        sent = odooops(up, "send", str(ISSUE), "--event", "issues", *given, env=second)
+        assert sent.returncode == 0, sent.stdout
 
 
-def test_a_busy_port_is_refused_if_asked_for_and_passed_over_if_not(data_dir: Path) -> None:
-    with socket.socket() as other:
-        # The `up` of another test may have it, and would give it back in the midst of this one.
-        eventually(lambda: is_ours(other, 8420), "port 8420 was never free")
-        other.listen()
-        refused = refused_up(data_dir, "--port", "8420")
-        assert (1, "odooops: port 8420 is in use: give another by --port\n") == (
-            refused.returncode,
-            refused.stderr,
-        )
-        with running(data_dir) as up:
-            taken = up.state["http_url"].rpartition(":")[2]
-            assert taken != "8420"
-            assert f"odooops: port 8420 is in use, taking {taken}\n" in up.said()
-            assert is_well(up)
+def secrets_are_read_again(up: Up) -> None:
+    """What the doors take is asked of ingest, which reads the files of secrets again when they change."""
+    (up.data_dir / "secrets" / "plane_webhook_secret").write_text("")
+    wrong = ("send", str(ISSUE), "--event", "issue", "--source", "vercel", "--secret-env", "WRONG")
+    assert odooops(up, *wrong, env={"WRONG": "not Vercel's"}).returncode == 1
+
+    def told() -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads(odooops(up, "status", "--json").stdout)
+        return facts
+
+    eventually(lambda: "plane" in str(told()["closed_sources"]), "status names the closed source")
+    assert told()["refused"] == {"vercel": {"bad_signature": 1}}
+
+
+def test_a_busy_port_that_was_asked_for_is_refused(data_dir: Path) -> None:
+    with somebody_elses(8420):
+        refused = command(["up", "--port", "8420", "--data-dir", str(data_dir)], clean_env())
+    assert (1, "odooops: port 8420 is in use: give another by --port\n") == (
+        refused.returncode,
+        refused.stderr,
+    )
 
 
 def test_the_demo_shows_every_provider_and_does_so_again(data_dir: Path) -> None:
     first = ("21 projected", "3 projected, 1 duplicate", "2 projected, 1 conflict", "2 ignored")
     again = ("21 duplicates", "4 duplicates", "7 duplicates", "2 projected, 1 conflict", "nothing changed")
+    found: list[list[str]] = []
     for became in (first, again):
         with running(data_dir, command="demo") as demo:
             printed = "\n".join(demo.until("README.md"))
@@ -299,8 +321,10 @@ def test_the_demo_shows_every_provider_and_does_so_again(data_dir: Path) -> None
                 "told and traced"
             )
             assert asked(demo, "status")["ok"]
+            found.append(sorted(titles(demo)))
             assert demo.end(signal.SIGINT) == 0
             assert nobody_is_left(demo.data_dir)
+    assert found[0] == found[1] != []
 
 
 def polled_nowhere(folder: Path) -> Path:
@@ -327,14 +351,10 @@ def test_own_servers_are_used_where_they_are_given(
         told = [Path(f"/proc/{pid}/environ").read_text() for pid in up.pids.values()]
         assert sum("a-token" in each for each in told) == 1
         assert "digitalocean" not in up.state["not_polled"]
-        assert "GITHUB_WEBHOOK_SECRET" not in up.state["secret_files"]
-        assert is_well(up)
-        assert up.end(signal.SIGINT) == 0
-    del env["GITHUB_WEBHOOK_SECRET"]
-    with running(data_dir, env=env) as up:
-        assert set(up.pids) == {"ingest", "projector", "notifier"}
-        assert "odooops: github is closed: set GITHUB_WEBHOOK_SECRET\n" in up.said()
-        (door,) = (each for each in asked(up, "status")["checks"] if each["part"] == "github's door")
+        assert up.state["secret_files"] == {}
+        assert "odooops: plane is closed: set PLANE_WEBHOOK_SECRET\n" in up.said()
+        assert "github is closed" not in up.said()
+        (door,) = (each for each in asked(up, "status")["checks"] if each["part"] == "plane's door")
         assert (door["state"], "its secret is not set" in door["text"]) == ("warning", True)
         assert is_well(up)
         assert up.end(signal.SIGINT) == 0
@@ -342,44 +362,9 @@ def test_own_servers_are_used_where_they_are_given(
     assert not (data_dir / "nats").exists()
 
 
-def test_a_second_secret_counts_beside_the_folders_own(data_dir: Path) -> None:
-    own = data_dir / "secrets" / "github_webhook_secret"
-    own.parent.mkdir(parents=True)
-    own.write_text("of the folder\n")
-    second = {"GITHUB_WEBHOOK_SECRET_2": "the next one"}
-    with running(data_dir, env=second) as up:
-        assert up.state["secret_files"]["GITHUB_WEBHOOK_SECRET"] == str(own)
-        assert "GITHUB_WEBHOOK_SECRET_2" not in up.state["secret_files"]
-        sent = odooops(up, "send", str(ISSUE), "--event", "issues")
-        assert sent.returncode == 0, sent.stdout
-        by_second = ("send", str(ISSUE), "--event", "issues", "--secret-env", "GITHUB_WEBHOOK_SECRET_2")
-        sent = odooops(up, *by_second, env=second)
-        assert sent.returncode == 0, sent.stdout
-
-        # What the doors take is asked of ingest, which reads the files of secrets again when they change.
-        (data_dir / "secrets" / "plane_webhook_secret").write_text("")
-        wrong = ("send", str(ISSUE), "--event", "issue", "--source", "vercel", "--secret-env", "WRONG")
-        assert odooops(up, *wrong, env={"WRONG": "not Vercel's"}).returncode == 1
-
-        def told() -> dict[str, Any]:
-            facts: dict[str, Any] = json.loads(odooops(up, "status", "--json").stdout)
-            return facts
-
-        eventually(lambda: "plane" in str(told()["closed_sources"]), "status names the closed source")
-        assert told()["refused"] == {"vercel": {"bad_signature": 1}}
-    assert own.read_text() == "of the folder\n"
-
-
 def test_half_given_addresses_are_named(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cli", "up", "--data-dir", str(tmp_path)],
-        cwd=ROOT,
-        env=clean_env({"NATS_URL_INGEST": "nats://127.0.0.1:1"}),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    given = clean_env({"NATS_URL_INGEST": "nats://127.0.0.1:1"})
+    done = command(["up", "--data-dir", str(tmp_path)], given)
     assert done.returncode == 1
     assert "neither NATS_URL_PROJECTOR nor NATS_URL is set" in done.stderr
     assert "Traceback" not in done.stderr

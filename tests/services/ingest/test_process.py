@@ -1,4 +1,4 @@
-"""The real process, `python -m services.ingest`: how it starts, stops, dies, and what it says about itself."""
+"""The process, `python -m services.ingest`: how it starts, stops, dies, and what it says about itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ import httpx
 import pytest
 
 from runtime import embedded, streams
+from tests.processes import Forked, forked
 from tests.services.ingest.door import (
     BODY,
     HOST,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[3]
 HURRY = "TEST_HURRY"
 NUMBERS = itertools.count()
 HURRIED = """
@@ -56,12 +55,11 @@ STOP_S_MAX = 10.0
 
 @dataclass
 class Ingest:
-    """A process, its two ports and its log."""
+    """A process and its two ports."""
 
-    process: subprocess.Popen[bytes]
+    process: Forked
     port: int
     ops_port: int
-    log: Path
 
     async def post(self, **how: Any) -> httpx.Response:
         """A genuine request."""
@@ -79,7 +77,7 @@ class Ingest:
         try:
             answer = await self.ops("/readyz")
         except httpx.TransportError:
-            assert self.process.poll() is None, self.log.read_text()
+            assert self.process.exitcode is None, self.process.said()
             return None
         said: dict[str, Any] = answer.json()
         assert (said["ok"], answer.status_code) == ((False, 503) if said["problems"] else (True, 200))
@@ -103,7 +101,7 @@ class Ingest:
 
     async def stopped(self) -> int:
         """Wait for the end of the process; its exit code."""
-        return await asyncio.to_thread(self.process.wait, STOP_S_MAX)
+        return await self.process.ended(STOP_S_MAX)
 
 
 @contextmanager
@@ -120,26 +118,17 @@ def ingest(
         **env,
     }
     port, ops_port = int(environment["ODOOOPS_PORT"]), int(environment["ODOOOPS_OPS_PORT"])
-    log = tmp_path / f"ingest-{next(NUMBERS)}.log"
     program = ["-c", HURRIED] if HURRY in env else ["-m", "services.ingest"]
-    with open(log, "wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, *program], env=environment, cwd=ROOT, stdout=sink, stderr=sink
-        )
-    try:
-        yield Ingest(process, port, ops_port, log)
-    finally:
-        process.kill()
-        process.wait(STOP_S_MAX)
-    text = log.read_text()
-    shows_no_secret(text)
-    assert "Traceback" not in text
+    with forked(program, environment, tmp_path / f"ingest-{next(NUMBERS)}") as process:
+        yield Ingest(process, port, ops_port)
+    shows_no_secret(process.said())
+    assert "Traceback" not in process.said()
 
 
 async def failed(running: Ingest) -> str:
     """The one line that the process leaves when it cannot start."""
     assert await running.stopped() == 2
-    lines = running.log.read_text().splitlines()
+    lines = running.process.said().splitlines()
     (said,) = [line for line in lines if not line.startswith("{")]
     return said
 
@@ -160,9 +149,9 @@ async def test_it_serves_and_stops(broker: Broker, tmp_path: Path) -> None:
             assert f"odooops_ingest_requests_total{{{labels}}} 1.0" in metrics
         assert "odooops_ingest_body_bytes 0.0" in metrics
         assert (await running.ops("/healthz")).json() == {"ok": True}
-        running.process.terminate()
+        running.process.signal(signal.SIGTERM)
         assert await running.stopped() == 0
-        events = [json.loads(line)["event"] for line in running.log.read_text().splitlines()]
+        events = [json.loads(line)["event"] for line in running.process.said().splitlines()]
         # The repository's own SSOT declares more sources than this test has secrets for.
         assert [event for event in events if event != "source closed"] == ["starting", "listening", "stopped"]
 
@@ -173,7 +162,7 @@ async def test_it_starts_again_at_once_on_the_same_port(broker: Broker, tmp_path
         async with line_to(running.port) as line:
             await line.send(request())
             assert (await line.reply()).status == 200
-            running.process.terminate()
+            running.process.signal(signal.SIGTERM)
             assert await line.closed()
             assert await running.stopped() == 0
     with ingest(tmp_path, broker.url("ingest"), {"ODOOOPS_PORT": str(running.port)}) as again:
@@ -209,7 +198,7 @@ async def test_a_stop_finishes_the_requests_in_hand(stoppable: OwnBroker, tmp_pa
 
                 await eventually(held)
                 began = time.monotonic()
-                running.process.terminate()
+                running.process.signal(signal.SIGTERM)
 
                 async def deaf() -> bool:
                     return not await running.listens()
@@ -230,7 +219,7 @@ async def test_a_stop_does_not_wait_for_ever(broker: Broker, tmp_path: Path) -> 
         async with line_to(running.port) as never, line_to(running.port) as silent:
             await never.send(request(sent=10))
             await silent.send(b"POST /webhooks")
-            running.process.terminate()
+            running.process.signal(signal.SIGTERM)
             answer = await never.reply()
             assert (answer.status, answer.json()["reason"]) == (503, "stopping")
             assert answer.headers["retry-after"] == str(streams.RETRY_AFTER_S)
@@ -245,7 +234,7 @@ async def _count(broker: Broker) -> int:
 async def test_a_stop_before_the_broker_was_reached(tmp_path: Path) -> None:
     with ingest(tmp_path, f"nats://{HOST}:{embedded.free_port()}") as running:
         await eventually(running.listens)
-        running.process.send_signal(signal.SIGINT)
+        running.process.signal(signal.SIGINT)
         assert await running.stopped() == 0
 
 
@@ -329,9 +318,9 @@ async def test_a_wrong_password_is_said_and_not_shown(broker: Broker, tmp_path: 
             return "Authorization" in str(await running.problems())
 
         await eventually(told)
-        running.process.terminate()
+        running.process.signal(signal.SIGTERM)
         assert await running.stopped() == 0
-        assert "a-wrong-word" not in running.log.read_text()
+        assert "a-wrong-word" not in running.process.said()
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,42 +21,35 @@ from runtime import embedded, process, streams
 from services.notifier import app
 from services.notifier.dry_run import DryRun
 from services.notifier.notify import Notifier
+from tests.processes import Forked, forked
 from tests.services.notifier.events import build
 from tests.services.notifier.running import Place, eventually, running
 from tests.slack_double import Reply
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[3]
+Started = Callable[[Mapping[str, str]], AbstractContextManager[Forked]]
 SHORT_ACK_WAIT_S = 2.0
 
 
-@asynccontextmanager
-async def started(given: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m services.notifier` while the block runs; killed at its end if it still lives."""
-    variables = {name.upper(): value for name, value in given.items()}
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "services.notifier"),
-        cwd=ROOT,
-        env={"PATH": os.environ.get("PATH", ""), **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.communicate()
+@pytest.fixture
+def started(tmp_path: Path) -> Started:
+    """`python -m services.notifier` with settings, while a block runs; killed at its end if it still lives."""
+    numbers = itertools.count()
+
+    def start(given: Mapping[str, str]) -> AbstractContextManager[Forked]:
+        variables = {name.upper(): value for name, value in given.items()}
+        environment = {"PATH": os.environ.get("PATH", ""), **variables}
+        return forked(["-m", "services.notifier"], environment, tmp_path / f"notifier-{next(numbers)}")
+
+    return start
 
 
-async def stopped(child: asyncio.subprocess.Process) -> float:
+async def stopped(child: Forked) -> float:
     """Seconds from SIGTERM to a clean exit."""
     begun = time.monotonic()
-    child.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(process.STOP_S_MAX):
-        assert await child.wait() == 0
+    child.signal(signal.SIGTERM)
+    assert await child.ended(process.STOP_S_MAX) == 0
     return time.monotonic() - begun
 
 
@@ -67,73 +60,74 @@ async def redelivering_soon(place: Place) -> None:
     await place.broker.js.add_consumer(streams.EVENTS, config)
 
 
-async def test_an_idle_notifier_stops_at_once(place: Place) -> None:
-    async with started(place.by_bot) as child:
+async def test_an_idle_notifier_stops_at_once(place: Place, started: Started) -> None:
+    with started(place.by_bot) as child:
         await place.says()
         assert await stopped(child) < 5
 
 
-async def test_a_notifier_without_a_broker_stops_too(place: Place) -> None:
+async def test_a_notifier_without_a_broker_stops_too(place: Place, started: Started) -> None:
     away = f"nats://notifier:x@127.0.0.1:{embedded.free_port()}"
-    async with started({**place.by_bot, "nats_url_notifier": away}) as child:
+    with started({**place.by_bot, "nats_url_notifier": away}) as child:
         await place.says(broker="not connected")
         await stopped(child)
 
 
 async def test_a_notifier_stops_in_time_with_a_post_in_hand_and_the_next_one_looks_for_it(
     place: Place,
+    started: Started,
 ) -> None:
     await redelivering_soon(place)
     place.slack.replies.append(Reply(hangs=True, stores=True))
-    async with started(place.by_bot) as child:
+    with started(place.by_bot) as child:
         await place.publish(build())
         await asyncio.to_thread(place.slack.wait_for_posts, 1)
         await stopped(child)
-    async with started(place.by_bot):
+    with started(place.by_bot):
         (row,) = await place.settled(1)
     assert (row["status"], len(place.slack.posts)) == ("posted", 1)
 
 
 @pytest.mark.parametrize("arrived", [True, False])
 async def test_a_notifier_killed_between_post_and_mark_leads_to_one_message(
-    place: Place, arrived: bool
+    place: Place, started: Started, arrived: bool
 ) -> None:
     await redelivering_soon(place)
     place.slack.replies.append(Reply(hangs=True, stores=arrived))
-    async with started(place.by_bot) as child:
+    with started(place.by_bot) as child:
         await place.publish(build())
         await asyncio.to_thread(place.slack.wait_for_posts, 1)
         (row,) = await place.rows()
         assert row["status"] == "posting"
         child.kill()
-        await child.wait()
-    async with started(place.by_bot):
+    with started(place.by_bot):
         (row,) = await place.settled(1)
     assert (row["status"], row["slack_ts"]) == ("posted", place.slack.messages[0]["ts"])
     assert place.slack.ids == [row["message_id"]]
     assert len(place.slack.posts) == (1 if arrived else 2)
 
 
-async def test_a_dry_run_prints_to_standard_output(place: Place) -> None:
+async def test_a_dry_run_prints_to_standard_output(place: Place, started: Started) -> None:
     await place.publish(build())
-    async with started(place.addresses) as child:
-        assert child.stdout is not None
-        async with asyncio.timeout(20):
-            assert await child.stdout.readline() == b"\n"
-            assert await child.stdout.readline() == b"[dry run] build.finished\n"
+    with started(place.addresses) as child:
+
+        async def printed() -> bool:
+            return "[dry run] build.finished" in child.out.read_text()
+
+        await eventually(printed)
         await place.settled(1)
+    assert child.out.read_text().startswith("\n[dry run] build.finished\n")
 
 
-async def test_a_wrong_setting_is_one_sentence(place: Place) -> None:
-    async with started({**place.by_bot, "slack_channel": "#ops"}) as child:
-        _, said = await child.communicate()
-        assert child.returncode == 2
-    assert said.decode().splitlines()[-1].startswith("notifier: SLACK_CHANNEL must be the channel's id")
+async def test_a_wrong_setting_is_one_sentence(place: Place, started: Started) -> None:
+    with started({**place.by_bot, "slack_channel": "#ops"}) as child:
+        assert await child.ended(process.STOP_S_MAX) == 2
+    assert child.said().splitlines()[-1].startswith("notifier: SLACK_CHANNEL must be the channel's id")
 
 
-async def test_metrics_count_what_became_of_messages(place: Place) -> None:
+async def test_metrics_count_what_became_of_messages(place: Place, started: Started) -> None:
     place.slack.replies.append(Reply(error="no_text"))
-    async with started(place.by_bot):
+    with started(place.by_bot):
         await place.publish(build(run=1), build(run=2))
         await place.settled(2)
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:

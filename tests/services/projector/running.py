@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -26,11 +24,11 @@ from services.projector.app import Projector
 from services.projector.understand import understand
 from services.projector.write import Writer
 from tests.conftest import Broker
+from tests.processes import forked
 from tests.samples import SOURCES
 from tests.servers import Database
 from tests.tables import SQL, Snapshot, empty, snapshot
 
-ROOT = Path(__file__).parents[3]
 DEADLINE_S = 30.0
 POLL_S = 0.02
 SHORT_ACK_WAIT_S = 1.0
@@ -166,7 +164,6 @@ def environment(broker: Broker, database: Database) -> dict[str, str]:
         **os.environ,
         "NATS_URL": broker.url("projector"),
         "DATABASE_URL_PROJECTOR": database.url("projector"),
-        "PYTHONPATH": str(ROOT),
     }
 
 
@@ -202,14 +199,8 @@ _OF_DRIFT = {
 }
 
 
-def run_until_killed(broker: Broker, database: Database, place: str) -> None:
-    """A real projector process that dies by SIGKILL at `place`; returns when it is dead."""
+async def run_until_killed(broker: Broker, database: Database, place: str, folder: Path) -> None:
+    """A projector process that dies by SIGKILL at `place`; returns when it is dead. It needs a `folder`."""
     code = _KILLED_AT.format(patch=(PLACES | _OF_DRIFT)[place])
-    finished = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(broker, database),
-        cwd=ROOT,
-        timeout=DEADLINE_S,
-        capture_output=True,
-    )
-    assert finished.returncode == -signal.SIGKILL, finished.stderr.decode()
+    with forked(["-c", code], environment(broker, database), folder / "projector") as process:
+        assert -signal.SIGKILL == await process.ended(DEADLINE_S), process.said()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,12 +235,12 @@ async def test_of_a_source_that_is_only_polled_what_changes_is_news_and_no_drift
 
 
 async def test_a_crash_between_commit_and_publishing_loses_no_drift(
-    broker: Broker, database: Database, engine: AsyncEngine
+    broker: Broker, database: Database, engine: AsyncEngine, tmp_path: Path
 ) -> None:
     await told(broker, engine, OPENED)
     await shorten_ack_wait(broker)
     await store(broker, [LOST])
-    run_until_killed(broker, database, A_DRIFT_NOT_SAID)
+    await run_until_killed(broker, database, A_DRIFT_NOT_SAID, tmp_path)
     assert 1 == await count(engine, "work_items", "status = 'done'")
     assert [] == await drifts(engine)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
@@ -197,12 +198,12 @@ async def test_parallel_projectors_give_what_one_gives(broker: Broker, engine: A
 
 @pytest.mark.parametrize("place", PLACES)
 async def test_kill_9_loses_and_doubles_nothing(
-    broker: Broker, engine: AsyncEngine, database: Database, place: str
+    broker: Broker, engine: AsyncEngine, database: Database, place: str, tmp_path: Path
 ) -> None:
     await shorten_ack_wait(broker)
     await store_batch(broker, log(paths()))
 
-    await asyncio.to_thread(run_until_killed, broker, database, place)
+    await run_until_killed(broker, database, place, tmp_path)
     await project_all(broker, engine)
 
     found = await snapshot(engine)

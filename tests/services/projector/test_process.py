@@ -2,61 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
 from runtime import embedded
-from tests.services.projector.running import DEADLINE_S, ROOT
+from tests.processes import Forked, forked
+from tests.services.projector.running import DEADLINE_S, until
 
 pytestmark = pytest.mark.anyio
 
 
-@asynccontextmanager
-async def projector(**variables: str) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.projector"),
-        cwd=ROOT,
-        env={"PATH": os.environ.get("PATH", ""), **variables},
-        stderr=PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+def projector(folder: Path, **variables: str) -> AbstractContextManager[Forked]:
+    environment = {"PATH": os.environ.get("PATH", ""), **variables}
+    return forked(["-m", "services.projector"], environment, folder / "projector")
 
 
-async def test_sigterm_is_heard_while_the_broker_is_away() -> None:
+async def test_sigterm_is_heard_while_the_broker_is_away(tmp_path: Path) -> None:
     away = f"nats://projector:x@127.0.0.1:{embedded.free_port()}"
-    async with projector(NATS_URL_PROJECTOR=away) as process:
-        assert process.stderr is not None
-        assert b"starting" in await asyncio.wait_for(process.stderr.readline(), DEADLINE_S)
-        process.send_signal(signal.SIGTERM)
+    with projector(tmp_path, NATS_URL_PROJECTOR=away) as process:
 
-        assert 0 == await asyncio.wait_for(process.wait(), DEADLINE_S)
+        async def starting() -> bool:
+            return "starting" in process.said()
+
+        await until(starting, "it is starting")
+        process.signal(signal.SIGTERM)
+
+        assert 0 == await process.ended(DEADLINE_S)
 
 
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
-        ({}, b"NATS_URL"),
-        ({"NATS_URL_PROJECTOR": "nats://projector:hunter2@host:port"}, b"NATS_URL_PROJECTOR"),
+        ({}, "NATS_URL"),
+        ({"NATS_URL_PROJECTOR": "nats://projector:hunter2@host:port"}, "NATS_URL_PROJECTOR"),
     ],
 )
-async def test_a_wrong_setting_is_one_sentence_that_names_it(variables: dict[str, str], named: bytes) -> None:
-    async with projector(**variables) as process:
-        assert process.stderr is not None
-        said = await asyncio.wait_for(process.stderr.read(), DEADLINE_S)
-
-        assert 2 == await asyncio.wait_for(process.wait(), DEADLINE_S)
-    assert named in said.splitlines()[-1]
-    assert b"hunter2" not in said
-    assert b"Traceback" not in said
+async def test_a_wrong_setting_is_one_sentence_that_names_it(
+    tmp_path: Path, variables: dict[str, str], named: str
+) -> None:
+    with projector(tmp_path, **variables) as process:
+        assert 2 == await process.ended(DEADLINE_S)
+    assert named in process.said().splitlines()[-1]
+    assert "hunter2" not in process.said()
+    assert "Traceback" not in process.said()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,12 +36,12 @@ from services.projector.retry import (
 from services.projector.understand import understand
 from services.projector.write import Folded
 from tests.conftest import Broker
+from tests.processes import forked
 from tests.samples import SOURCES, at, body, delivery, log, paths
 from tests.servers import Database
 from tests.services.projector.rebuilding import working
 from tests.services.projector.running import (
     DEADLINE_S,
-    ROOT,
     clean_fold,
     environment,
     event_ids,
@@ -231,7 +230,7 @@ main(["parked", "retry", "--all", "--yes"])
 
 
 async def test_kill_9_after_publishing_leaves_it_parked_and_the_next_retry_ends_the_same(
-    broker: Broker, database: Database, engine: AsyncEngine
+    broker: Broker, database: Database, engine: AsyncEngine, tmp_path: Path
 ) -> None:
     await store_batch(broker, log(paths("issues")))
     await park_all(broker, engine)
@@ -242,15 +241,8 @@ async def test_kill_9_after_publishing_leaves_it_parked_and_the_next_retry_ends_
         "DATABASE_URL_READER": database.url("reader"),
     }
 
-    killed = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", _KILLED],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **addresses},
-        cwd=ROOT,
-        timeout=DEADLINE_S,
-        capture_output=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    with forked(["-c", _KILLED], {**os.environ, **addresses}, tmp_path / "retry") as retry:
+        assert -signal.SIGKILL == await retry.ended(DEADLINE_S), retry.said()
     published = await facts(broker)
     assert published
     assert len(paths("issues")) == await count(engine, "deliveries", "status = 'parked'")
@@ -464,22 +456,15 @@ async def test_a_retry_at_the_start_ends_when_the_process_is_to_stop(
 
 
 async def test_the_process_retries_by_its_flag(
-    broker: Broker, database: Database, engine: AsyncEngine
+    broker: Broker, database: Database, engine: AsyncEngine, tmp_path: Path
 ) -> None:
     await store(broker, [OPENED])
     await park_all(broker, engine)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.projector", "--unpark"),
-        env=environment(broker, database),
-        cwd=ROOT,
-        stderr=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
+    command = ["-m", "services.projector", "--unpark"]
+    with forked(command, environment(broker, database), tmp_path / "projector") as process:
         await until(lambda: _projected(engine), "the parked delivery is in the tables")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert 0 == await asyncio.wait_for(process.wait(), DEADLINE_S)
+        process.signal(signal.SIGTERM)
+        assert 0 == await process.ended(DEADLINE_S)
 
 
 async def _waits(engine: AsyncEngine) -> bool:

@@ -1,0 +1,87 @@
+"""Processes of our own code without a start of Python, which takes most of a second: forked from one that has it all.
+
+They are processes like any other: they hear signals, can be killed, and end with an exit code. That the modules start
+as users start them is what the tests of `odooops up` and of compose.yaml say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import runpy
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+_FORKS = get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [__name__, "cli.rebuild", "services.ingest.app", "services.notifier.app", "services.projector.app"]
+)
+
+
+class Forked:
+    """What stands for `python` with some arguments; `-m` and `-c` are known."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+        folder.mkdir()
+        self.out, self.err = folder / "out", folder / "err"
+        for path in (self.out, self.err):
+            path.touch()
+        self._process = _FORKS.Process(
+            target=_become, args=(arguments, dict(environment), self.out, self.err)
+        )
+        self._process.start()
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs; the negative number of the signal that killed it."""
+        return self._process.exitcode
+
+    def signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, if it runs."""
+        self._process.kill()
+        self._process.join()
+
+    async def ended(self, wait_s: float) -> int:
+        """Its exit code, once it has ended by itself."""
+        await asyncio.to_thread(self._process.join, wait_s)
+        assert self.exitcode is not None, f"still running after {wait_s:g} s: {self.said()}"
+        return self.exitcode
+
+    def said(self) -> str:
+        """All that it has printed on either stream."""
+        return self.out.read_text() + self.err.read_text()
+
+
+@contextmanager
+def forked(arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> Iterator[Forked]:
+    """A process while the block runs, with nothing in its environment but what is given; `folder` is made for it."""
+    process = Forked(arguments, environment, folder)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def _become(arguments: Sequence[str], environment: Mapping[str, str], out: Path, err: Path) -> None:
+    gc.freeze()  # a search for cycles would write into all that was imported, and so copy it
+    for path, descriptor in ((out, 1), (err, 2)):
+        with path.open("wb") as sink:
+            os.dup2(sink.fileno(), descriptor)
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    how, what, *sys.argv[1:] = arguments
+    if how == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(what, {"__name__": "__main__"})
