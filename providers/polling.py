@@ -217,21 +217,27 @@ def shown(look: Look, kind: str, reply: Reply, listing: str | None = None) -> Sh
     return Show(items=found, fetched_at=reply.fetched_at, listing=listing)
 
 
-def rate_limit(of: int | None = None) -> Allow:
-    """An allowance by the headers X-RateLimit-Limit, -Remaining and -Reset, the last in seconds since 1970.
+def rate_limit(prefix: str = "x-ratelimit", *, of: int | None = None, counts_down: bool = False) -> Allow:
+    """An allowance by the headers `<prefix>-limit`, `-remaining` and `-reset`, the last in seconds since 1970.
 
-    `of` is the least that there is of an API that states no limit.
+    `of` is the least that there is of an API that states no limit. With `counts_down`, the reset is in seconds.
     """
 
     def allowance(headers: Mapping[str, str], fetched_at: datetime) -> Allowance | None:
-        left, limit = (_count(headers.get(f"x-ratelimit-{name}")) for name in ("remaining", "limit"))
-        renewed_at = instant(headers.get("x-ratelimit-reset"), "s")
-        if left is None or renewed_at is None or (limit is None and of is None):
+        left, limit = (_count(headers.get(f"{prefix}-{name}")) for name in ("remaining", "limit"))
+        renewed_in_s = _renewed_in_s(headers.get(f"{prefix}-reset"), fetched_at, counts_down=counts_down)
+        if left is None or renewed_in_s is None or (limit is None and of is None):
             return None
-        renewed_in_s = max(0.0, (renewed_at - fetched_at).total_seconds())
-        return Allowance(left, max(left, of or 0) if limit is None else limit, renewed_in_s)
+        return Allowance(left, max(left, of or 0) if limit is None else limit, max(0.0, renewed_in_s))
 
     return allowance
+
+
+def _renewed_in_s(stated: str | None, fetched_at: datetime, *, counts_down: bool) -> float | None:
+    if counts_down:
+        return _count(stated)
+    renewed_at = instant(stated, "s")
+    return None if renewed_at is None else (renewed_at - fetched_at).total_seconds()
 
 
 def _count(text: str | None) -> int | None:

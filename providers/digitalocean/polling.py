@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 from providers.digitalocean.actions import ACTIONS, actions
 from providers.digitalocean.listings import LISTINGS, listing
 from providers.digitalocean.monitoring import databases, droplets
-from providers.polling import Allowance, Polling, Scope
+from providers.polling import Polling, Scope, rate_limit
 from providers.port import Source
 
 
@@ -21,14 +20,4 @@ def scopes(source: Source) -> Sequence[Scope]:
     ]
 
 
-def allowance(headers: Mapping[str, str], fetched_at: datetime) -> Allowance | None:
-    """What the headers `ratelimit-*` say; their reset is a time in epoch seconds."""
-    try:
-        left, of = int(headers["ratelimit-remaining"]), int(headers["ratelimit-limit"])
-        renewed_in_s = int(headers["ratelimit-reset"]) - fetched_at.timestamp()
-    except (KeyError, ValueError):
-        return None
-    return Allowance(left=left, of=of, renewed_in_s=max(0.0, renewed_in_s))
-
-
-POLLING = Polling(scopes=scopes, allowance=allowance)
+POLLING = Polling(scopes=scopes, allowance=rate_limit("ratelimit"))

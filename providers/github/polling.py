@@ -6,7 +6,6 @@ https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from providers.github.options import GithubOptions
 from providers.github.poll_deployments import deployments
@@ -14,7 +13,7 @@ from providers.github.poll_home import at_home
 from providers.github.poll_hooks import hook, redelivery
 from providers.github.poll_items import all_issues, issues, pulls
 from providers.github.poll_runs import runs
-from providers.polling import Allowance, Part, Polling, Scope
+from providers.polling import Part, Polling, Scope, rate_limit
 from providers.port import Source
 
 ALL_EVERY_S = 86_400
@@ -48,18 +47,9 @@ def scopes(source: Source) -> list[Scope]:
     ]
 
 
-def allowance(headers: Mapping[str, str], fetched_at: datetime) -> Allowance | None:
-    """What is left of the hour's requests. A limit for too many at once is not announced."""
-    try:
-        left, of, reset_s = (int(headers[f"x-ratelimit-{name}"]) for name in ("remaining", "limit", "reset"))
-    except (KeyError, ValueError):
-        return None
-    return Allowance(left, of, max(0.0, reset_s - fetched_at.timestamp()))
-
-
 POLLING = Polling(
     scopes=scopes,
-    allowance=allowance,
+    allowance=rate_limit(),
     headers={
         "Accept": "application/vnd.github+json",
         "User-Agent": "OdooOps",

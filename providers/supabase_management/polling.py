@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from providers.polling import Allowance, Ask, Failed, Keep, Look, Part, Polling, Scope, Step, Steps, Warn, ask
+from providers.polling import (
+    Ask,
+    Failed,
+    Keep,
+    Look,
+    Part,
+    Polling,
+    Scope,
+    Step,
+    Steps,
+    Warn,
+    ask,
+    rate_limit,
+)
 from providers.port import Source
 from providers.supabase_management.backups import backups
 from providers.supabase_management.health import branches, project_health, services
@@ -35,16 +47,6 @@ def scopes(source: Source) -> Sequence[Scope]:
     """A scope for each project that is named; where none is, one for all that the token may see."""
     named: list[str] = source.options.projects
     return [_scope(f"projects/{ref}", ref) for ref in named] if named else [_scope("projects", None)]
-
-
-def allowance(headers: Mapping[str, str], fetched_at: datetime) -> Allowance | None:
-    """What the headers `x-ratelimit-*` say; their reset is the number of seconds that are left."""
-    try:
-        left, of = int(headers["x-ratelimit-remaining"]), int(headers["x-ratelimit-limit"])
-        renewed_in_s = int(headers["x-ratelimit-reset"])
-    except (KeyError, ValueError):
-        return None
-    return Allowance(left=left, of=of, renewed_in_s=max(0.0, float(renewed_in_s)))
 
 
 def _scope(name: str, ref: str | None) -> Scope:
@@ -113,4 +115,4 @@ def _targets(look: Look, ref: str | None) -> Generator[Step, Any, list[Target]]:
     ]
 
 
-POLLING = Polling(scopes=scopes, allowance=allowance)
+POLLING = Polling(scopes=scopes, allowance=rate_limit(counts_down=True))

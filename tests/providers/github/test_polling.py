@@ -20,7 +20,7 @@ from providers.github.poll_home import at_home
 from providers.github.poll_hooks import ATTEMPTS_MAX, REDELIVERIES_MAX, failed_deliveries, hook, redelivery
 from providers.github.poll_items import MISSING_ASKED_MAX, all_issues, issues, pulls
 from providers.github.poll_runs import JOBS_RUNS_MAX, OPEN_WORDS, runs
-from providers.github.polling import allowance, scopes
+from providers.github.polling import POLLING, scopes
 from providers.polling import Ask, Part, Reply
 from tests.providers.driving import NOW, source_of
 from tests.providers.github.deliveries import answer
@@ -108,7 +108,7 @@ def test_the_allowance_ends_at_a_second_since_1970(headers: dict[str, str], left
         name: str(int(NOW.timestamp()) + int(value.strip("{}"))) if "{" in value else value
         for name, value in headers.items()
     }
-    found = allowance(stated, NOW)
+    found = POLLING.allowance(stated, NOW)
     assert left == (found and found.renewed_in_s)
 
 

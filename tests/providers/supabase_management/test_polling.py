@@ -436,7 +436,7 @@ LIMITS = {"x-ratelimit-limit": "120", "x-ratelimit-remaining": "7"}
     ("headers", "expected"),
     [
         ({**LIMITS, "x-ratelimit-reset": "42"}, Allowance(7, 120, 42.0)),
-        ({**LIMITS, "x-ratelimit-reset": "-1"}, Allowance(7, 120, 0.0)),
+        ({**LIMITS, "x-ratelimit-reset": "-1"}, None),
         (LIMITS, None),
         ({**LIMITS, "x-ratelimit-reset": "soon"}, None),
     ],

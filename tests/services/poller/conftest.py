@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import wait_none
 
-from runtime import bus
+from runtime import bus, postgres
 from runtime import http as outgoing
 from runtime.http import HttpClient
 from tests.api import Api
 from tests.conftest import Broker
+from tests.servers import Database
 from tests.services.poller.running import Shop
 
 
@@ -36,3 +38,10 @@ async def store(broker: Broker) -> AsyncIterator[Shop]:
         await nc.close()
     # Whatever a poller does, its own login is enough for.
     assert [] == [each for each in complaints if "ermission" in each]
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    made = postgres.make_engine(database.url("projector"), "test")
+    yield made
+    await made.dispose()

@@ -41,13 +41,6 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 
 
 @pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    made = postgres.make_engine(database.url("projector"), "test")
-    yield made
-    await made.dispose()
-
-
-@pytest.fixture
 async def unharmed(postgres_server: Postgres, anyio_backend: object) -> AsyncIterator[AsyncEngine]:
     """A second database: what the tables say where no webhook is lost."""
     with fresh_database(postgres_server) as other:

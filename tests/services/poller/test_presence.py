@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runtime import postgres, streams
+from runtime import streams
 from services.poller.run import Report
 from services.projector.rebuild import rebuild
 from tests.api import BROKEN, Call, Reply, by_number, too_many
@@ -23,13 +22,6 @@ from tests.services.projector.running import project_all
 from tests.tables import snapshot
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    made = postgres.make_engine(database.url("projector"), "test")
-    yield made
-    await made.dispose()
 
 
 async def gone(engine: AsyncEngine) -> dict[int, bool | None]:

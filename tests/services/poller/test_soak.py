@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runtime import postgres
 from services.projector.rebuild import rebuild
 from tests.conftest import Broker
 from tests.servers import Database
@@ -26,13 +24,6 @@ pytestmark = pytest.mark.anyio
 ROUNDS = 4
 ACTS = 40
 LOST_SHARE = 0.3
-
-
-@pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    made = postgres.make_engine(database.url("projector"), "test")
-    yield made
-    await made.dispose()
 
 
 async def test_the_log_says_what_the_tables_say_after_all_at_once(
