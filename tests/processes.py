@@ -1,7 +1,8 @@
 """Processes of our own code without a start of Python, which takes most of a second: forked from one that has it all.
 
-They are processes like any other: they hear signals, can be killed, and end with an exit code. That the modules start
-as users start them is what the tests of `odooops up` and of compose.yaml say.
+They are processes like any other: they hear signals, can be killed, and end with an exit code. But they end at once,
+without what Python does at its end: a test of that asks for `Started`. That the modules start as users start them is
+what the tests of `odooops up` and of compose.yaml say.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import asyncio
 import gc
 import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,15 +35,18 @@ class Forked:
         self.out, self.err = folder / "out", folder / "err"
         for path in (self.out, self.err):
             path.touch()
-        self._process = _FORKS.Process(
-            target=_become, args=(arguments, dict(environment), self.out, self.err)
-        )
-        self._process.start()
+        self._process = self._start(arguments, dict(environment))
+
+    def _start(self, arguments: Sequence[str], environment: dict[str, str]) -> Any:
+        process = _FORKS.Process(target=_become, args=(arguments, environment, self.out, self.err))
+        process.start()
+        return process
 
     @property
     def exitcode(self) -> int | None:
         """None while it runs; the negative number of the signal that killed it."""
-        return self._process.exitcode
+        code: int | None = self._process.exitcode
+        return code
 
     def signal(self, number: int) -> None:
         assert self._process.pid is not None
@@ -62,10 +68,32 @@ class Forked:
         return self.out.read_text() + self.err.read_text()
 
 
+class Started(Forked):
+    """Python itself, from its start to its end."""
+
+    def _start(self, arguments: Sequence[str], environment: dict[str, str]) -> Any:
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            return _Python([sys.executable, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=err)
+
+
+class _Python(subprocess.Popen[bytes]):
+    """Asked as multiprocessing's processes are."""
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.poll()
+
+    def join(self, wait_s: float | None = None) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(wait_s)
+
+
 @contextmanager
-def forked(arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> Iterator[Forked]:
+def forked(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, kind: type[Forked] = Forked
+) -> Iterator[Forked]:
     """A process while the block runs, with nothing in its environment but what is given; `folder` is made for it."""
-    process = Forked(arguments, environment, folder)
+    process = kind(arguments, environment, folder)
     try:
         yield process
     finally:

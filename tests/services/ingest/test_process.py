@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from runtime import embedded, streams
-from tests.processes import Forked, forked
+from tests.processes import Forked, Started, forked
 from tests.services.ingest.door import (
     BODY,
     HOST,
@@ -118,8 +118,9 @@ def ingest(
         **env,
     }
     port, ops_port = int(environment["ODOOOPS_PORT"]), int(environment["ODOOOPS_OPS_PORT"])
-    program = ["-c", HURRIED] if HURRY in env else ["-m", "services.ingest"]
-    with forked(program, environment, tmp_path / f"ingest-{next(NUMBERS)}") as process:
+    # Who is cut off at the end is answered while Python ends, which a fork does not.
+    program, kind = (["-c", HURRIED], Started) if HURRY in env else (["-m", "services.ingest"], Forked)
+    with forked(program, environment, tmp_path / f"ingest-{next(NUMBERS)}", kind) as process:
         yield Ingest(process, port, ops_port)
     shows_no_secret(process.said())
     assert "Traceback" not in process.said()
