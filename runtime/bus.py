@@ -50,7 +50,7 @@ class LogTrimmed(Exception):
     """a delivery is no longer in the log"""
 
 
-class _BatchRefused(Exception):
+class BatchRefused(Exception):
     """an atomic batch was not stored"""
 
 
@@ -61,6 +61,10 @@ class Message:
     subject: str
     data: bytes
     headers: Mapping[str, str]
+
+
+Ack = tuple[int, bool]
+"""The sequence of a stored message, and whether the broker knew it already."""
 
 
 def servers(addresses: str) -> list[str]:
@@ -155,9 +159,12 @@ async def connect(
 
 
 async def store_delivery(
-    js: JetStreamContext, delivery: Delivery, wait_s: float = streams.ACCEPT_S_MAX
-) -> tuple[int, bool]:
-    """Store `delivery` durably; returns its sequence and whether the broker knew it already.
+    js: JetStreamContext,
+    delivery: Delivery,
+    wait_s: float = streams.ACCEPT_S_MAX,
+    store: Callable[[Message], Awaitable[Ack]] | None = None,
+) -> Ack:
+    """Store `delivery` durably, its message by `store` if given.
 
     Raises BrokerAway after `wait_s` without an acknowledgement, LogFull where the stream refuses.
     """
@@ -167,11 +174,18 @@ async def store_delivery(
             if len(data) > streams.INLINE_BODY_BYTES_MAX:
                 data, body_object = b"", body_object_name(delivery)
                 await _put_body(js, body_object, delivery.body)
-            headers = wire.to_headers(delivery, body_object)
-            ack = await _publish_until_acknowledged(js, streams.DELIVERIES, delivery.subject, data, headers)
-            return ack.seq, bool(ack.duplicate)
+            message = Message(delivery.subject, data, wire.to_headers(delivery, body_object))
+            return await (store(message) if store else store_alone(js, message))
     except TimeoutError:
         raise BrokerAway("the broker did not acknowledge in time") from None
+
+
+async def store_alone(js: JetStreamContext, message: Message) -> Ack:
+    """Store one message of DELIVERIES; tries until it is acknowledged. Raises LogFull where the stream refuses."""
+    ack = await _publish_until_acknowledged(
+        js, streams.DELIVERIES, message.subject, message.data, dict(message.headers)
+    )
+    return ack.seq, bool(ack.duplicate)
 
 
 async def _publish_until_acknowledged(
@@ -336,14 +350,19 @@ async def publish_all(nc: Client, stream: str, messages: Sequence[Message]) -> N
         chunk = messages[start : start + size]
         if len(chunk) >= streams.ATOMIC_BATCH_COUNT_MIN:
             try:
-                await _publish_atomically(nc, chunk)
+                await publish_atomically(nc, chunk, streams.REQUEST_S_MAX)
                 continue
-            except _BatchRefused:
+            except BatchRefused:
                 pass  # a duplicate id refuses the whole batch; single publishes sort it out
         await _publish_singly(js, stream, chunk)
 
 
-async def _publish_atomically(nc: Client, messages: Sequence[Message]) -> None:
+async def publish_atomically(nc: Client, messages: Sequence[Message], wait_s: float) -> int:
+    """Publish all or none, at least one, synced once; the sequence of the last.
+
+    Raises BatchRefused where nothing was stored, one of the ids being known for instance; BrokerAway where that is
+    not known after `wait_s`.
+    """
     batch = NUID().next().decode()
     for n, message in enumerate(messages, 1):
         headers = {**message.headers, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)}
@@ -352,11 +371,14 @@ async def _publish_atomically(nc: Client, messages: Sequence[Message]) -> None:
             continue
         headers["Nats-Batch-Commit"] = "1"
         try:
-            answer = await nc.request(message.subject, message.data, streams.REQUEST_S_MAX, headers=headers)
+            answer = await nc.request(message.subject, message.data, wait_s, headers=headers)
         except (nats.errors.TimeoutError, nats.errors.NoRespondersError) as error:
             raise BrokerAway(f"{_ATOMIC_REFUSED}: {error}") from None
-        if "error" in json.loads(answer.data):
-            raise _BatchRefused(_ATOMIC_REFUSED)
+        said = json.loads(answer.data)
+        if "error" in said:
+            raise BatchRefused(_ATOMIC_REFUSED)
+        return int(said["seq"])
+    raise ValueError("a batch of no messages")
 
 
 async def _publish_singly(js: JetStreamContext, stream: str, messages: Sequence[Message]) -> None:

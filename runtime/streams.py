@@ -37,6 +37,13 @@ RETRY_AFTER_S = 5
 LOG_AGAIN_S = 10.0
 """How long the same line about strangers' requests is not written again."""
 
+# How ingest stores: few deliveries alone, many in atomic batches.
+ALONE_COUNT_MAX = 8
+"""Under way alone at once; further ones wait for their turn, or for each other."""
+GROUP_COUNT_MIN = 8
+"""Fewer are sooner stored alone (measured at 4 to 256 connections)."""
+GROUP_BYTES_MAX = 4 * 1024 * 1024
+
 # What a message may be.
 INLINE_BODY_BYTES_MAX = 64 * 1024
 """A larger body goes into the object store, and its message carries the object's name."""

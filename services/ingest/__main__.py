@@ -3,7 +3,9 @@
 import sys
 
 from runtime import process
+from runtime.garbage import seldom_collected
 from services.ingest.app import main
 
 if __name__ == "__main__":
-    sys.exit(process.run("ingest", main))
+    with seldom_collected():
+        sys.exit(process.run("ingest", main))

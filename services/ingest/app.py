@@ -14,6 +14,7 @@ from providers.port import Secret, Source
 from providers.registry import sources
 from runtime import bus, process, ssot, streams
 from runtime.settings import Secrets, Settings
+from services.ingest.group_commit import store_by
 from services.ingest.receive import Endpoint, Receiver
 from services.ingest.seldom import Seldom
 
@@ -61,7 +62,7 @@ class Broker:
     async def connect(self, receiver: Receiver) -> None:
         """Wait for the broker as long as it takes; then let `receiver` store."""
         self._client = await bus.connect(self._url, "ingest", on_lost=self._lost, on_closed=self._given_up)
-        receiver.js = self._client.jetstream()
+        receiver.store = store_by(self._client)
 
     async def close(self) -> None:
         """End the connection, if there is one."""

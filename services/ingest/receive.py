@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +18,6 @@ from uuid import uuid4
 
 import nats.errors
 import orjson
-from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import Receive, Scope, Send
 
@@ -37,6 +36,9 @@ SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("odooops_ingest_body_bytes", "Bytes of bodies held in memory")
 CLOSED = Gauge("odooops_ingest_closed", "1 where a source takes nothing, for want of a secret", ["source"])
+
+Store = Callable[[Delivery, float], Awaitable[bus.Ack]]
+"""Stores a delivery within seconds, durably. Raises BrokerAway and LogFull."""
 
 HEALTH = "/healthz"
 WEBHOOKS = "/webhooks/"
@@ -66,7 +68,7 @@ class Receiver:
     """The ASGI application of the public port: POST to the endpoints, and /healthz."""
 
     def __init__(self, endpoints: Iterable[Endpoint], log: Any) -> None:
-        self.js: JetStreamContext | None = None
+        self.store: Store | None = None
         """None until the broker has been reached for the first time."""
         self.memory = Memory()
         self._endpoints = {str(each.source.file.endpoint): each for each in endpoints}
@@ -144,11 +146,11 @@ class Receiver:
         seq, duplicate = await self._store(delivery, source.provider.answer_s_max)
         return Stored(delivery=delivery, seq=seq, duplicate=duplicate)
 
-    async def _store(self, delivery: Delivery, answer_s_max: float | None) -> tuple[int, bool]:
+    async def _store(self, delivery: Delivery, answer_s_max: float | None) -> bus.Ack:
         try:
-            if self.js is None:
+            if self.store is None:
                 raise bus.BrokerAway("the broker has not been reached yet")
-            return await bus.store_delivery(self.js, delivery, answer_s_max or streams.ACCEPT_S_MAX)
+            return await self.store(delivery, answer_s_max or streams.ACCEPT_S_MAX)
         except bus.LogFull as error:
             self._seldom.error("the log is full", reason=str(error))
             raise Refused(503, "log_full", "the log takes no more deliveries, send it again later") from None

@@ -20,6 +20,7 @@ from providers.github import PROVIDER
 from providers.github.verify import sign
 from providers.port import Secret
 from runtime import bus, embedded, process, streams
+from services.ingest.group_commit import store_by
 from services.ingest.receive import Endpoint, Receiver
 from tests.providers.driving import source_of
 
@@ -212,7 +213,7 @@ async def open_door(
     log, written = logger()
     nc = await bus.connect(url("ingest"), "ingest")
     receiver = Receiver(endpoints, log)
-    receiver.js = nc.jetstream()
+    receiver.store = store_by(nc)
     port = embedded.free_port()
     client = httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=WAIT_S_MAX)
     try:

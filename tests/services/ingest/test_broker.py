@@ -156,7 +156,7 @@ async def test_a_missing_stream_is_a_503(
 
 
 async def test_before_the_broker_was_ever_reached_it_is_a_503(door: Door) -> None:
-    js, door.receiver.js = door.receiver.js, None
+    store, door.receiver.store = door.receiver.store, None
     await door.refused(503, "broker_away", await door.post())
-    door.receiver.js = js
+    door.receiver.store = store
     assert (await door.post()).status_code == 200

@@ -113,7 +113,7 @@ async def test_what_is_refused_is_answered_in_json(
 
 
 async def test_without_a_broker_mailgun_is_told_to_come_again(door: Door) -> None:
-    door.receiver.js = None
+    door.receiver.store = None
     answer = await door.client.post(PATH, content=body(pair()), headers=JSON)
 
     await door.refused(503, "broker_away", answer)
