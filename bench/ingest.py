@@ -1,7 +1,9 @@
-"""Ingest beside its limit: acknowledged deliveries per second over HTTP and bare publishes to the same stream.
+"""Ingest beside its limits: acknowledged deliveries per second over HTTP, bare publishes to the same stream, and
+the door with no log behind it.
 
-The real process, the real broker with every write fsynced, 64 keep-alive connections; every window of ingest
-has a window of bare nats-py publishing beside it, because a virtual machine's disk is not the same twice.
+The real process, the real broker with every write fsynced, keep-alive connections that each send the next request
+when the last is answered; every window of ingest has one of the others beside it, because a virtual machine's disk
+is not the same twice.
 """
 
 from __future__ import annotations
@@ -22,12 +24,20 @@ import uvloop
 from bench import corpus
 from bench.load import REAL, SMALL
 from bench.result import Result, measured
-from bench.servers import POLL_S, START_S_MAX, cpu_s, running, service
+from bench.servers import POLL_S, START_S_MAX, cpu_s, module, running
 from runtime import bus, embedded, ports, streams
 
 REPEATS = 5
 WINDOW_S = 1.5
-CONNECTIONS = 64
+FEW, MANY = 64, 256
+"""Connections."""
+INGEST, BARE, VERIFY = "ingest", "bare js.publish", "verifying alone"
+WINDOWS = [
+    *((who, bodies, senders) for bodies in (REAL, SMALL) for who in (INGEST, BARE) for senders in (1, FEW)),
+    *((who, SMALL, MANY) for who in (INGEST, BARE)),
+    *((VERIFY, SMALL, senders) for senders in (FEW, MANY)),
+]
+WORDS = {REAL: "real bodies", SMALL: "5 KB bodies"}
 
 Runs = dict[tuple[str, str, int, str], list[float]]
 """By who took them, which bodies, how many at once, and the figure."""
@@ -43,22 +53,21 @@ async def run() -> list[Result]:
         stack.push_async_callback(nc.close)
         js = nc.jetstream()
         await streams.provision(js)
-        address, pid = await stack.enter_async_context(door(urls["ingest"]))
+        address, pid = await stack.enter_async_context(door("services.ingest", urls["ingest"]))
+        verifying, verifying_pid = await stack.enter_async_context(door("bench.verify_only", urls["ingest"]))
+        at = {INGEST: ("http", address), BARE: ("nats", urls["operator"]), VERIFY: ("http", verifying)}
+        pids = {INGEST: pid, BARE: pid, VERIFY: verifying_pid}
         loads = {}
-        for bodies in (REAL, SMALL):
-            for name, protocol, where in (("ingest", "http", address), ("bare", "nats", urls["operator"])):
-                for senders in (CONNECTIONS, 1):
-                    loads[name, bodies, senders] = await stack.enter_async_context(
-                        load(protocol, where, bodies, senders)
-                    )
+        for who, bodies, senders in WINDOWS:
+            loads[who, bodies, senders] = await stack.enter_async_context(load(*at[who], bodies, senders))
         runs: Runs = defaultdict(list)
         for repeat in range(-1, REPEATS):  # the first one warms up
             for what in list(loads)[:: 1 if repeat % 2 else -1]:
-                before = cpu_s(pid)
+                before = cpu_s(pids[what[0]])
                 found = await _window(loads[what], WINDOW_S)
                 if found["refused"]:
                     raise RuntimeError(f"{what}: {found['refused']} requests were not answered with 200")
-                found["cpu_us"] = 1e6 * (cpu_s(pid) - before) / found["count"]
+                found["cpu_us"] = 1e6 * (cpu_s(pids[what[0]]) - before) / found["count"]
                 await js.purge_stream(streams.DELIVERIES)
                 for figure, value in found.items() if repeat >= 0 else ():
                     runs[*what, figure].append(value)
@@ -67,21 +76,23 @@ async def run() -> list[Result]:
 
 def _results(runs: Runs) -> list[Result]:
     results = []
-    limit = "bare js.publish"
-    for bodies, words in ((REAL, "real bodies"), (SMALL, "5 KB bodies")):
-        rates, bare = (runs[who, bodies, CONNECTIONS, "rate"] for who in ("ingest", "bare"))
+    for bodies, senders in ((REAL, FEW), (SMALL, FEW), (SMALL, MANY)):
+        rates, bare = (runs[who, bodies, senders, "rate"] for who in (INGEST, BARE))
+        words = f"{WORDS[bodies]}, {senders} connections"
         results += [
-            measured(f"{limit}, {words}, {CONNECTIONS} at once", "/s", bare),
-            measured(f"ingest, {words}, {CONNECTIONS} connections", "/s", rates, limit, bare),
-            measured(
-                f"ingest, {words}, its processor time for one",
-                "µs",
-                runs["ingest", bodies, CONNECTIONS, "cpu_us"],
-            ),
+            measured(f"{BARE}, {words}", "/s", bare),
+            measured(f"ingest, {words}", "/s", rates, BARE, bare),
+            measured(f"ingest, {words}, p99", "ms", runs[INGEST, bodies, senders, "p99_ms"]),
+            measured(f"ingest, {words}, its CPU for one", "µs", runs[INGEST, bodies, senders, "cpu_us"]),
         ]
+        if ceiling := runs.get((VERIFY, bodies, senders, "rate")):
+            results.append(
+                measured(f"ingest beside the door without a log, {words}", "/s", rates, VERIFY, ceiling)
+            )
+    for bodies in (REAL, SMALL):
         for figure, name in (("p50_ms", "p50"), ("p99_ms", "p99")):
-            alone, bare = (runs[who, bodies, 1, figure] for who in ("ingest", "bare"))
-            results.append(measured(f"ingest, {words}, one alone, {name}", "ms", alone, limit, bare))
+            alone, bare = (runs[who, bodies, 1, figure] for who in (INGEST, BARE))
+            results.append(measured(f"ingest, {WORDS[bodies]}, one alone, {name}", "ms", alone, BARE, bare))
     return results
 
 
@@ -107,8 +118,8 @@ async def broker(folder: Path) -> AsyncIterator[dict[str, str]]:
 
 
 @asynccontextmanager
-async def door(url: str) -> AsyncIterator[tuple[str, int]]:
-    """The real ingest, ready: its address and process id."""
+async def door(name: str, url: str) -> AsyncIterator[tuple[str, int]]:
+    """A door, `services.ingest` or one like it, ready: its address and process id."""
     port, ops_port = embedded.free_port(), embedded.free_port()
     settings = {
         "NATS_URL_INGEST": url,
@@ -116,7 +127,7 @@ async def door(url: str) -> AsyncIterator[tuple[str, int]]:
         "ODOOOPS_OPS_PORT": str(ops_port),
         "GITHUB_WEBHOOK_SECRET": corpus.SECRET.decode(),
     }
-    async with service("ingest", settings) as process:
+    async with module(name, settings) as process:
         async with asyncio.timeout(START_S_MAX):
             while await ports.problems_at(embedded.LOOPBACK, ops_port) != {}:
                 await asyncio.sleep(POLL_S)

@@ -80,7 +80,14 @@ async def running(command: list[str], stop: int = signal.SIGTERM, **how: Any) ->
 @asynccontextmanager
 async def service(name: str, settings: Mapping[str, str]) -> AsyncIterator[Process]:
     """A service as a process of its own."""
-    command = [sys.executable, "-m", f"services.{name}"]
+    async with module(f"services.{name}", settings) as process:
+        yield process
+
+
+@asynccontextmanager
+async def module(name: str, settings: Mapping[str, str]) -> AsyncIterator[Process]:
+    """A module as a process of its own."""
+    command = [sys.executable, "-m", name]
     async with running(command, env={**os.environ, **settings}) as process:
         yield process
 
