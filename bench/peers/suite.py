@@ -20,6 +20,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -75,11 +77,12 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Somebody who takes webhooks, the load before it, and how one knows that all rows are in (None: it makes none)."""
+    """Somebody who takes webhooks: what a window of load finds, its own tables, and whether all rows are in."""
 
-    load: Process
+    window: Callable[[], Awaitable[dict[str, float]]]
     tables: str
     settled: Callable[[], Awaitable[bool]] | None
+    """None: it makes no rows."""
 
 
 def about() -> str:
@@ -113,7 +116,7 @@ async def run() -> list[Result]:
     return [
         *_results(folding, "from a filled log to ledger and rows"),
         *_results(taking, f"a signed request to its acknowledgement, {CONNECTIONS} connections"),
-        *_results(both, f"requests to the last row, {CONNECTIONS} connections"),
+        *_results(both, f"requests until the last row is there, {CONNECTIONS} connections"),
         *(unmeasured(name, reason) for name, reason in missing.items()),
     ]
 
@@ -209,7 +212,7 @@ async def _doors(
     stack: AsyncExitStack, given: Servers, js: JetStreamContext, database: Any, missing: dict[str, str]
 ) -> dict[str, Door]:
     """Everybody who takes webhooks, started, each with a load of its own."""
-    url, python = given.postgres[embedded.MIGRATOR], [sys.executable, "-m"]
+    url = given.postgres[embedded.MIGRATOR]
 
     async def projected() -> bool:
         info = await js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
@@ -222,34 +225,39 @@ async def _doors(
         waiting = "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))"
         return not await database.fetchval(waiting)
 
-    async def door(command: list[str], port: int, env: Mapping[str, str], tables: str, settled: Any) -> Door:
-        await stack.enter_async_context(running(command, env={**env}))
-        await _listening(port)
-        address = f"http://{embedded.LOOPBACK}:{port}"
+    async def door(address: str, tables: str, settled: Callable[[], Awaitable[bool]]) -> Door:
         load = await stack.enter_async_context(ingest.load("http", address, REAL, CONNECTIONS))
-        return Door(load, tables, settled)
+        return Door(partial(_window, load), tables, settled)
+
+    async def python_door(module: str, env: Mapping[str, str]) -> str:
+        port = embedded.free_port()
+        command = [sys.executable, "-m", "bench.peers", module, "serve", url, str(port)]
+        await stack.enter_async_context(running(command, env={**env}))
+        return await _listening(port)
 
     address, _ = await stack.enter_async_context(ingest.door(given.nats["ingest"]))
-    load = await stack.enter_async_context(ingest.load("http", address, REAL, CONNECTIONS))
-    doors = {OURS: Door(load, "", projected)}
-    port = embedded.free_port()
-    command = [*python, "bench.peers", "handler", "serve", url, str(port)]
-    doors[STARLETTE] = await door(command, port, os.environ, "deliveries", at_once)
+    doors = {OURS: await door(address, "", projected)}
+    doors[STARLETTE] = await door(await python_door("handler", os.environ), "deliveries", at_once)
     try:
-        env, port = install.python_packages(), embedded.free_port()
-        command = [*python, "bench.peers", "procrastinate_jobs", "serve", url, str(port)]
-        doors[PROCRASTINATE] = await door(command, port, env, "procrastinate_jobs", worked_off)
+        address = await python_door("procrastinate_jobs", install.python_packages())
+        doors[PROCRASTINATE] = await door(address, "procrastinate_jobs", worked_off)
     except install.Missing as error:
         missing[PROCRASTINATE] = str(error)
     try:
-        binary, port = install.webhook(), embedded.free_port()
-        config = given.folder / "hooks.json"
-        config.write_text(webhook_command.hooks(), encoding="utf-8")
-        command = webhook_command.command(binary, config, port)
-        doors[WEBHOOK] = await door(command, port, os.environ, "", None)
+        doors[WEBHOOK] = Door(partial(_webhook_window, install.webhook(), given.folder), "", None)
     except install.Missing as error:
         missing[WEBHOOK] = str(error)
     return doors
+
+
+async def _webhook_window(binary: str, folder: Path) -> dict[str, float]:
+    """A window of a process of its own: the commands that it did not come to must not run in the next one's time."""
+    config, port = folder / "hooks.json", embedded.free_port()
+    config.write_text(webhook_command.hooks(), encoding="utf-8")
+    async with running(webhook_command.command(binary, config, port)):
+        address = await _listening(port)
+        async with ingest.load("http", address, REAL, CONNECTIONS) as load:
+            return await _window(load)
 
 
 async def _start_workers(stack: AsyncExitStack, given: Servers, doors: dict[str, Door]) -> None:
@@ -277,7 +285,7 @@ async def _take_by_turns(
             await js.purge_stream(streams.DELIVERIES)
             await _truncate(database, door.tables)
             started = time.perf_counter()
-            found = await _window(door.load)
+            found = await door.window()
             if found["refused"]:
                 raise RuntimeError(f"{name}: {found['refused']} requests were not answered with 200")
             rate = found["rate"]
@@ -300,7 +308,8 @@ async def _window(load: Process) -> dict[str, float]:
     return found
 
 
-async def _listening(port: int) -> None:
+async def _listening(port: int) -> str:
+    """The address, once somebody is there."""
     async with asyncio.timeout(START_S_MAX):
         while True:
             try:
@@ -309,7 +318,7 @@ async def _listening(port: int) -> None:
                 await asyncio.sleep(POLL_S)
             else:
                 writer.close()
-                return
+                return f"http://{embedded.LOOPBACK}:{port}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Follows https://github.com/adnanh/webhook/blob/master/docs/Hook-Examples.md (GitHub's hook, by `payload-hmac-sha256` of
 docs/Hook-Rules.md) with the cheapest command there is, `true`. It verifies the same HMAC, starts the command and
-answers 200 without waiting for its end, as it does unless told otherwise.
+answers 200 without waiting for its end, as it does unless told otherwise. It acknowledges faster than it starts
+commands: those that are still waiting are forgotten when it ends.
 
 It leaves out all the rest: it stores nothing, so an acknowledged delivery is gone when the machine or the command
 fails; it makes no rows; a wrong signature is answered with 500.
