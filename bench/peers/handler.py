@@ -1,4 +1,4 @@
-"""What one would write instead: Starlette 1.x and asyncpg, one handler, one transaction for each delivery.
+"""What one would write instead: Starlette and asyncpg, one handler, one transaction for each delivery.
 
 Follows https://www.starlette.io/requests/ and https://magicstack.github.io/asyncpg/current/usage.html#connection-pools,
 served by granian in one process, as ours is. The handler verifies the HMAC over the raw bytes, understands the body by

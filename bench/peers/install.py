@@ -6,6 +6,7 @@ A peer that cannot be installed here is not measured, and the page says why.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -55,10 +56,12 @@ def webhook() -> str:
 
 
 def versions() -> str:
-    """What was installed."""
+    """What the peers need and was installed."""
     found = [f"{each.name} {each.version}" for each in importlib.metadata.distributions(path=[str(PYTHON)])]
     if NODE.exists():
-        found += [f"node {_said(['node', '--version'])}"]
+        packages = json.loads((HERE / "emmett" / "package.json").read_text(encoding="utf-8"))["dependencies"]
+        found += [f"{name} {version}" for name, version in packages.items()]
+        found.append(f"node {_said(['node', '--version'])}")
     return ", ".join(sorted(found))
 
 
