@@ -1,7 +1,7 @@
 """eventsourcing 9.5.6 (PyPI), event-sourced applications on Postgres: append, then project the same events.
 
 Follows https://eventsourcing.readthedocs.io/en/stable/topics/projection.html (a `Projection` run by a
-`ProjectionRunner`, the view a `PostgresTrackingRecorder`) and …/topics/tutorial/part4.html (the view's transaction).
+`ProjectionRunner`, the view a `PostgresTrackingRecorder`; its transaction as in their example `PostgresFtsView`).
 Each delivery is an aggregate of one event that holds the body. Append: one `save`, one durable transaction each, one at
 a time, for its table is locked by each. Projection: from the filled notification log, each event in order, understood
 by our code, ledger, rows and position in one transaction.

@@ -22,7 +22,7 @@ PYTHON = FOLDER / "python"
 NODE = FOLDER / "emmett"
 DEBIAN = FOLDER / "debian"
 LOCK = HERE / "requirements.lock"
-INSTALL_S_MAX = 300
+INSTALL_S_MAX = 120
 REASON_CHARS_MAX = 200
 
 

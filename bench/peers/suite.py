@@ -2,9 +2,9 @@
 the same GitHub deliveries.
 
 Three kinds of work: from a filled log to ledger and rows; the door, from a signed request to its acknowledgement; and
-both, from requests to the last row. OdooOps does more than the others in each: it publishes the events too, keeps every
-body in a log of its own, merges by version, tells a repeated delivery and a conflict of bodies. Each runs in as many
-processes as OdooOps does: one for each service.
+both, from requests until the last row is there (webhook: until its last command has ended). OdooOps does more than the
+others in each: it publishes the events too, keeps every body in a log of its own, merges by version, tells a repeated
+delivery and a conflict of bodies. Each runs in as many processes as OdooOps does: one for each service.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bench import corpus, ingest, projector
 from bench.load import REAL
 from bench.peers import emmett_events, install, rows, webhook_command
 from bench.result import Result, measured, unmeasured
-from bench.servers import POLL_S, START_S_MAX, Servers, running, servers, service
+from bench.servers import POLL_S, START_S_MAX, Servers, cpu_s, running, servers, service
 from read_models.registry import READ_MODELS
 from runtime import bus, embedded, streams
 from services.projector.understand import understand
@@ -43,6 +43,7 @@ DELIVERIES = 9_300
 WINDOW_S = 1.5
 CONNECTIONS = 64
 PEER_S_MAX = 60.0
+IDLE_S = 0.2
 SCHEMA = "peer"
 """Where a peer has its own tables."""
 OURS = "OdooOps"
@@ -77,12 +78,11 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Somebody who takes webhooks: what a window of load finds, its own tables, and whether all rows are in."""
+    """Somebody who takes webhooks: what one window of load makes of it, and its own tables."""
 
-    window: Callable[[], Awaitable[dict[str, float]]]
+    rate: Callable[[bool], Awaitable[float]]
+    """Acknowledgements per second; if so told, of requests of which all is done."""
     tables: str
-    settled: Callable[[], Awaitable[bool]] | None
-    """None: it makes no rows."""
 
 
 def about() -> str:
@@ -96,8 +96,7 @@ async def run() -> list[Result]:
     """Measure; everything that is started is ended."""
     missing: dict[str, str] = {}
     async with servers() as given:
-        url = given.postgres[embedded.MIGRATOR]
-        database = await asyncpg.connect(url)
+        database = await asyncpg.connect(given.postgres[embedded.MIGRATOR])
         await database.execute(f"ALTER ROLE {embedded.MIGRATOR} SET search_path = {SCHEMA}, public")
         await database.execute(f"SET search_path = {SCHEMA}, public")
         nc = await bus.connect(given.nats["operator"], "operator")
@@ -108,15 +107,15 @@ async def run() -> list[Result]:
         await _empty(database)
         async with AsyncExitStack() as stack:
             doors = await _doors(stack, given, js, database, missing)
-            taking = await _take_by_turns(js, database, doors)
+            taking = await _take_by_turns(js, database, doors, to_the_end=False)
             await _start_workers(stack, given, doors)
-            both = await _take_by_turns(js, database, doors, to_rows=True)
+            both = await _take_by_turns(js, database, doors, to_the_end=True)
         await database.close()
         await nc.close()
     return [
         *_results(folding, "from a filled log to ledger and rows"),
         *_results(taking, f"a signed request to its acknowledgement, {CONNECTIONS} connections"),
-        *_results(both, f"requests until the last row is there, {CONNECTIONS} connections"),
+        *_results(both, f"requests until all is done, {CONNECTIONS} connections"),
         *(unmeasured(name, reason) for name, reason in missing.items()),
     ]
 
@@ -228,9 +227,13 @@ async def _doors(
         waiting = "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))"
         return not await database.fetchval(waiting)
 
-    async def door(address: str, tables: str, settled: Callable[[], Awaitable[bool]]) -> Door:
+    async def door(address: str, tables: str, done: Callable[[], Awaitable[bool]]) -> Door:
         load = await stack.enter_async_context(ingest.load("http", address, REAL, CONNECTIONS))
-        return Door(partial(_window, load), tables, settled)
+
+        async def rate(to_the_end: bool) -> float:
+            return await _rate(load, done if to_the_end else None)
+
+        return Door(rate, tables)
 
     async def python_door(module: str, env: Mapping[str, str]) -> str:
         port = embedded.free_port()
@@ -247,20 +250,26 @@ async def _doors(
     except install.Missing as error:
         missing[PROCRASTINATE] = str(error)
     try:
-        doors[WEBHOOK] = Door(partial(_webhook_window, install.webhook(), given.folder), "", None)
+        doors[WEBHOOK] = Door(partial(_webhook_rate, install.webhook(), given.folder), "")
     except install.Missing as error:
         missing[WEBHOOK] = str(error)
     return doors
 
 
-async def _webhook_window(binary: str, folder: Path) -> dict[str, float]:
+async def _webhook_rate(binary: str, folder: Path, to_the_end: bool) -> float:
     """A window of a process of its own: the commands that it did not come to must not run in the next one's time."""
     config, port = folder / "hooks.json", embedded.free_port()
     config.write_text(webhook_command.hooks(), encoding="utf-8")
-    async with running(webhook_command.command(binary, config, port)):
+    async with running(webhook_command.command(binary, config, port)) as process:
         address = await _listening(port)
         async with ingest.load("http", address, REAL, CONNECTIONS) as load:
-            return await _window(load)
+            return await _rate(load, partial(_idle, process.pid) if to_the_end else None)
+
+
+async def _idle(pid: int) -> bool:
+    before = cpu_s(pid)
+    await asyncio.sleep(IDLE_S)
+    return cpu_s(pid) == before
 
 
 async def _start_workers(stack: AsyncExitStack, given: Servers, doors: dict[str, Door]) -> None:
@@ -277,38 +286,35 @@ async def _start_workers(stack: AsyncExitStack, given: Servers, doors: dict[str,
 
 
 async def _take_by_turns(
-    js: JetStreamContext, database: Any, doors: dict[str, Door], *, to_rows: bool = False
+    js: JetStreamContext, database: Any, doors: dict[str, Door], *, to_the_end: bool
 ) -> Rates:
-    """Windows of load by turns: the rate of acknowledgements, or of deliveries whose rows are in the tables."""
+    """Windows of load by turns."""
     rates: Rates = defaultdict(list)
     for repeat in range(-1, REPEATS):  # the first one warms up
         for name, door in doors.items():
-            if to_rows and door.settled is None:
-                continue
             await js.purge_stream(streams.DELIVERIES)
             await _truncate(database, door.tables)
-            started = time.perf_counter()
-            found = await door.window()
-            if found["refused"]:
-                raise RuntimeError(f"{name}: {found['refused']} requests were not answered with 200")
-            rate = found["rate"]
-            if to_rows and door.settled is not None:
-                async with asyncio.timeout(PEER_S_MAX):
-                    while not await door.settled():
-                        await asyncio.sleep(POLL_S)
-                rate = found["count"] / (time.perf_counter() - started)
+            rate = await door.rate(to_the_end)
             if repeat >= 0:
                 rates[name].append(rate)
     return rates
 
 
-async def _window(load: Process) -> dict[str, float]:
+async def _rate(load: Process, done: Callable[[], Awaitable[bool]] | None) -> float:
+    """A window: how many acknowledgements a second, or where `done` is given, how many until that held."""
     assert load.stdin is not None
     assert load.stdout is not None
+    started = time.perf_counter()
     load.stdin.write(f"{WINDOW_S}\n".encode())
     async with asyncio.timeout(PEER_S_MAX):
         found: dict[str, float] = json.loads(await load.stdout.readline())
-    return found
+        if found["refused"]:
+            raise RuntimeError(f"{found['refused']} requests were not answered with 200")
+        if done is None:
+            return found["rate"]
+        while not await done():
+            await asyncio.sleep(POLL_S)
+    return found["count"] / (time.perf_counter() - started)
 
 
 async def _listening(port: int) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import sys
 from dataclasses import replace
+
+import pytest
 
 from bench import meaning
 from bench.__main__ import PAGES, page, table
@@ -51,6 +54,11 @@ def test_normalising_has_one_line_for_each_provider() -> None:
         "| github | 40 | 40 – 40 | 2.00 | 13.00 |  |",
         "| slack | 1 | 1 – 1 | 0.50 | 2.00 | 1.50 |",
     ]
+
+
+def test_what_an_installer_said_last_is_the_reason() -> None:
+    with pytest.raises(install.Missing, match=r"^python.*: there is no such package$"):
+        install._run([sys.executable, "-c", "import sys; sys.exit('sorry\\nthere is no such package')"])
 
 
 def test_the_lock_has_every_peer_that_a_file_imports() -> None:
