@@ -6,14 +6,15 @@ TEST_WORKERS ?= 3
 DATA_DIR ?= $(or $(ODOOOPS_DATA_DIR),.odooops)
 
 BIN := .venv/bin
-COMPILE := $(UV) pip compile pyproject.toml --quiet --no-config --universal --python-version 3.11 \
+COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.11 \
            --generate-hashes --no-header --no-annotate $(UPGRADE)
+LOCKS := requirements.lock requirements.services.lock bench/peers/requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test suite check bench lock clean .venv
+.PHONY: help demo up test suite check bench bench-growth lock clean .venv
 
 help: ## Show these targets
-	@sed -n 's/^\([a-z.]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do \
+	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do \
 	  printf '%-14s %s\n' "$$target" "$$what"; done
 
 demo: .venv ## Start everything, send the samples, show what became of them; Ctrl-C stops
@@ -34,18 +35,22 @@ check: .venv ## Lint, format, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv ## Measure
+bench: .venv ## Measure, beside limits and peers; writes bench/results.md
 	$(BIN)/python -m bench
+
+bench-growth: .venv ## Measure with a million rows and deliveries; writes bench/growth.md
+	$(BIN)/python -m bench growth
 
 lock: ## Write the lock files anew; UPGRADE=--upgrade takes newer versions
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or UV=path/to/uv"; exit 1; }
-	$(COMPILE) --extra embedded --extra dev --extra containers --output-file requirements.lock
-	$(COMPILE) --output-file requirements.services.lock
-	@! grep -nE '://|^--|^-e| @ ' requirements.lock requirements.services.lock || \
+	$(COMPILE) pyproject.toml --extra embedded --extra dev --extra containers --output-file requirements.lock
+	$(COMPILE) pyproject.toml --output-file requirements.services.lock
+	$(COMPILE) bench/peers/requirements.in --constraint requirements.lock --output-file bench/peers/requirements.lock
+	@! grep -nE '://|^--|^-e| @ ' $(LOCKS) || \
 	  { echo "a lock file names an address or a folder: see the lines above"; exit 1; }
 
 clean: ## Remove the environment and the caches; the data in .odooops stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf .venv .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
 
 .venv: .venv/installed
 

@@ -20,6 +20,9 @@ REPEATS = 5
 CALLS = 40
 LARGE_BYTES = 256 * 1024
 LIMIT = "from_json of the same bytes"
+MEAN = "bytes to events, mean of all bodies"
+DEAREST = "the dearest body"
+LARGE = f"the dearest grown to {LARGE_BYTES // 1024} KB"
 
 
 async def run() -> list[Result]:
@@ -34,20 +37,34 @@ async def run() -> list[Result]:
         for _ in range(REPEATS):
             meaning.append(statistics.mean(_micros(_meaning(case, each)) for each in samples))
             parsing.append(statistics.mean(_micros(_parsing(each)) for each in samples))
-        results.append(
-            measured(f"{name}: bytes to events, mean of {len(samples)} bodies", "µs", meaning, LIMIT, parsing)
-        )
+        results.append(measured(f"{name}: {MEAN}", "µs", meaning, LIMIT, parsing))
         worst = max(_micros(_meaning(case, each)) / _micros(_parsing(each)) for each in samples)
-        results.append(measured(f"{name}: the dearest body, in times of {LIMIT}", "x", [worst]))
+        results.append(measured(f"{name}: {DEAREST}", "x", [worst]))
         # A small body costs what an event costs, whatever parsing it does: how the cost grows shows on a large one.
         large = [grown for each in samples if (grown := _grown(each)) is not None]
         if large:
             worst = max(_micros(_meaning(case, each)) / _micros(_parsing(each)) for each in large)
-            size = f"{LARGE_BYTES // 1024} KB"
-            results.append(
-                measured(f"{name}: the dearest grown to {size}, in times of {LIMIT}", "x", [worst])
-            )
+            results.append(measured(f"{name}: {LARGE}", "x", [worst]))
     return results
+
+
+def table(results: list[Result]) -> str:
+    """One line for each provider."""
+    rows: dict[str, dict[str, Result]] = {}
+    for result in results:
+        provider, _, figure = result.name.partition(": ")
+        rows.setdefault(provider, {})[figure] = result
+    lines = [
+        f"| provider | {MEAN}, µs | range | times {LIMIT} | {DEAREST} | {LARGE} |",
+        "|---|---|---|---|---|---|",
+    ]
+    for provider, found in rows.items():
+        mean, large = found[MEAN], found.get(LARGE)
+        lines.append(
+            f"| {provider} | {mean.value:,.4g} | {mean.runs.min:,.4g} – {mean.runs.max:,.4g} | {mean.ratio:.2f}"
+            f" | {found[DEAREST].value:.2f} | {f'{large.value:.2f}' if large else ''} |"
+        )
+    return "\n".join(lines)
 
 
 def _grown(sample: Sample) -> Sample | None:

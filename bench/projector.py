@@ -23,8 +23,8 @@ from read_models.registry import READ_MODELS
 from runtime import bus, streams
 from runtime.bus import Message
 
-DELIVERIES = 50_000
-REPEATS = 3
+DELIVERIES = 30_000
+REPEATS = 5
 STREAMS = {"of GitHub": corpus.deliveries, "of all providers mixed": corpus.mixed}
 DRAIN_S_MAX = 120.0
 MILLION = 1_000_000

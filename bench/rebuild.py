@@ -19,7 +19,7 @@ from bench.servers import Servers, running, servers
 from runtime import bus, streams
 from services.projector.rebuild import KEPT
 
-REPEATS = 2
+REPEATS = 5
 FEW, MANY = 20_000, 200_000
 REBUILD_S_MAX = 240.0
 MEGA = 1e6

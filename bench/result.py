@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +32,12 @@ class Result:
     runs: Runs
     beside: str = ""
     ratio: float | None = None
+    missing: str = ""
+    """Why it was not measured, where it was not."""
 
     def __str__(self) -> str:
+        if self.missing:
+            return f"{self.name}: not measured: {self.missing}"
         spread = f"{self.value:,.4g} {self.unit} [{self.runs.min:,.4g} – {self.runs.max:,.4g}]"
         return f"{self.name}: {spread}" + (
             f", {self.ratio:.2f} of {self.beside}" if self.ratio is not None else ""
@@ -46,3 +51,8 @@ def measured(
     runs = Runs.of(values)
     ratio = runs.median / statistics.median(limit) if limit else None
     return Result(name=name, value=runs.median, unit=unit, runs=runs, beside=beside, ratio=ratio)
+
+
+def unmeasured(name: str, reason: str) -> Result:
+    """What could not be measured here."""
+    return Result(name=name, value=math.nan, unit="", runs=Runs.of([math.nan]), missing=reason)
