@@ -99,13 +99,15 @@ async def run() -> list[Result]:
     return [
         measured(f"{whole}: the maximum", "/s", maxima),
         *(
-            measured(f"webhook to visible row {words}, {name}", unit, runs[words, figure])
+            measured(f"{what} {words}, {name}", unit, runs[words, figure])
             for words in rates
-            for figure, name, unit in (
-                ("p50_ms", "p50", "ms"),
-                ("p99_ms", "p99", "ms"),
-                ("lag", "behind: pending and unacknowledged", "deliveries"),
-                ("lag_max", "behind at most", "deliveries"),
+            for what, figure, name, unit in (
+                ("webhook to visible row", "p50_ms", "p50", "ms"),
+                ("webhook to visible row", "p99_ms", "p99", "ms"),
+                ("webhook to answer", "answer_p50_ms", "p50", "ms"),
+                ("webhook to answer", "answer_p99_ms", "p99", "ms"),
+                ("deliveries not yet folded and acknowledged", "lag", "median", ""),
+                ("deliveries not yet folded and acknowledged", "lag_max", "most", ""),
             )
         ),
     ]

@@ -39,7 +39,7 @@ SETTLED = 0.25
 
 @dataclass(slots=True)
 class Course:
-    """One window under way, by the place of a request in it."""
+    """One window under way: what became of each request, by its place."""
 
     requests: list[bytes]
     due: list[float] = field(default_factory=list)
@@ -133,7 +133,9 @@ async def send_closed(course: Course, idle: deque[Connection], seconds: float) -
 async def look(database: Any, course: Course, first: int, sent: asyncio.Event) -> None:
     """Note when each row is first seen, until all are."""
     low, beyond = first, set[int]()
-    while not (sent.is_set() and len(course.seen) >= len(course.due) == len(course.answered)):
+    while not (
+        sent.is_set() and len(course.seen) + course.refused >= len(course.due) == len(course.answered)
+    ):
         # By the index, from where all is known: a look must cost next to nothing, or it is what is measured.
         rows = await database.fetch(
             "SELECT stream_seq, identity FROM ops.deliveries WHERE stream_seq > $1", low
@@ -181,8 +183,8 @@ async def main(address: str, database_url: str) -> None:
 
 def result(course: Course, seconds: float) -> dict[str, float]:
     """Latency in ms, and how many rows came to be seen per second once the window had settled."""
-    latencies = sorted(course.seen[n] - due for n, due in enumerate(course.due))
-    answers = sorted(course.answered[n] - due for n, due in enumerate(course.due))
+    latencies = sorted(at - course.due[n] for n, at in course.seen.items())
+    answers = sorted(at - course.due[n] for n, at in course.answered.items())
     begin, end = course.due[0] + SETTLED * seconds, course.due[0] + seconds
     return {
         "count": len(latencies),
