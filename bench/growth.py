@@ -45,7 +45,7 @@ TELL_EVERY_S = 10.0
 REPEATS = 5
 FRESH = 10_000
 """Deliveries of one measured turn: half of them about new things, half about known ones."""
-DRAIN_S_MAX = 300.0
+FOLD_S_MAX = 1_800.0
 BROKER_START_S_MAX = 120.0
 SEED = 6
 GIGA = 1e9
@@ -84,19 +84,19 @@ class System:
                 "Postgres": self.given.postgres_pid,
                 "broker": self.given.nats_pid,
             }
-            async with asyncio.timeout(DRAIN_S_MAX):
-                while count and not info.num_ack_pending:
+            async with asyncio.timeout(FOLD_S_MAX):
+                while count and info.num_pending == count:
                     await asyncio.sleep(POLL_S)
                     info = await self.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
-            began = told = time.perf_counter()
-            used = {name: family_cpu_s(pid) for name, pid in pids.items()}
-            written = await self._wal()
-            while info.num_pending or info.num_ack_pending:
-                await asyncio.sleep(POLL_S)
-                info = await self.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
-                if time.perf_counter() - told > TELL_EVERY_S:
-                    told += TELL_EVERY_S
-                    _tell(f"{info.num_pending:,} to fold")
+                began = told = time.perf_counter()
+                used = {name: family_cpu_s(pid) for name, pid in pids.items()}
+                written = await self._wal()
+                while info.num_pending or info.num_ack_pending:
+                    await asyncio.sleep(POLL_S)
+                    info = await self.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
+                    if time.perf_counter() - told > TELL_EVERY_S:
+                        told += TELL_EVERY_S
+                        _tell(f"{info.num_pending:,} to fold")
             took = time.perf_counter() - began
             return {
                 "µs": 1e6 * took / max(1, count),
