@@ -10,7 +10,7 @@ import sys
 import tempfile
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,25 @@ POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Servers:
-    """A broker and a migrated database, with an address per service."""
+    """A broker and a migrated database, with an address per service, and their process ids."""
 
     folder: Path
     nats: Mapping[str, str]
     postgres: Mapping[str, str]
+    nats_pid: int
+    postgres_pid: int
 
 
 @asynccontextmanager
-async def servers() -> AsyncIterator[Servers]:
-    """Both servers, empty."""
-    folder = Path(tempfile.mkdtemp(prefix="odooops-bench-"))
+async def servers(kept: Path | None = None) -> AsyncIterator[Servers]:
+    """Both servers, empty; or with what an earlier run left in the folder `kept`."""
+    folder = kept or Path(tempfile.mkdtemp(prefix="odooops-bench-"))
     passwords = embedded.credentials(folder)
     nats_port, postgres_port = embedded.free_port(), embedded.free_port()
     nats = embedded.prepare_nats(folder, nats_port, passwords["nats"])
     postgres = embedded.prepare_postgres(folder, postgres_port, passwords["postgres"])
     try:
-        async with running(nats), running(postgres, stop=signal.SIGINT):
+        async with running(nats) as broker, running(postgres, stop=signal.SIGINT) as database:
             async with asyncio.timeout(START_S_MAX):
                 while not await embedded.nats_answers(nats_port):
                     await asyncio.sleep(POLL_S)
@@ -55,9 +57,10 @@ async def servers() -> AsyncIterator[Servers]:
             await asyncio.to_thread(upgrade, addresses[embedded.MIGRATOR])
             await embedded.make_logins(postgres_port, passwords["postgres"])
             urls = {user: embedded.nats_url(nats_port, user, passwords["nats"]) for user in passwords["nats"]}
-            yield Servers(folder, urls, addresses)
+            yield Servers(folder, urls, addresses, broker.pid, database.pid)
     finally:
-        shutil.rmtree(folder)
+        if kept is None:
+            shutil.rmtree(folder)
 
 
 @asynccontextmanager
@@ -96,3 +99,20 @@ def cpu_s(pid: int) -> float:
     """The processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def family_cpu_s(pid: int) -> float:
+    """The processor time of a process and of all that it has started, those included that have ended."""
+    used = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):  # it has just ended
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                used[int(folder.name)] = (
+                    int(fields[1]),
+                    sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK"),
+                )
+    members = {pid}
+    while more := {child for child, (parent, _) in used.items() if parent in members} - members:
+        members |= more
+    return sum(used[member][1] for member in members)

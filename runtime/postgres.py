@@ -79,11 +79,33 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, (pg.PostgresConnectionError, pg.InterfaceError))
 
 
+def _joins_of_whole_tables(allowed: str) -> str:
+    names = ("enable_hashjoin", "enable_mergejoin")
+    return ", ".join(f"set_config('{name}', '{allowed}', true)" for name in names)
+
+
+_SHARE = text(f"SELECT pg_advisory_xact_lock_shared(:key), {_joins_of_whole_tables('off')}").bindparams(
+    key=FOLD_LOCK
+)
+_PLAN_FREELY = text(f"SELECT {_joins_of_whole_tables('on')}")
+_OWN = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=FOLD_LOCK)
+
+
 async def share_fold_lock(connection: AsyncConnection) -> None:
-    """Take the fold lock shared until the transaction ends: others may fold beside, nobody may swap."""
-    await connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": FOLD_LOCK})
+    """Take the fold lock shared until the transaction ends: others may fold beside, nobody may swap.
+
+    Until then, or `plan_freely`, rows are found by index. A plan that is made while a table is small is kept until
+    Postgres analyzes the table, up to a minute later: by hash, each batch would read all of the ledger meanwhile
+    (measured at 500 deliveries a second: 37 ms to the visible row instead of 23 after 15 s, and ever more).
+    """
+    await connection.execute(_SHARE)
+
+
+async def plan_freely(connection: AsyncConnection) -> None:
+    """Let Postgres join as it likes again in a transaction that has shared the fold lock."""
+    await connection.execute(_PLAN_FREELY)
 
 
 async def own_fold_lock(connection: AsyncConnection) -> None:
     """Take the fold lock alone until the transaction ends: nobody else folds meanwhile."""
-    await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": FOLD_LOCK})
+    await connection.execute(_OWN)

@@ -28,7 +28,7 @@ from read_models.freshness import Freshness, heard
 from read_models.merge import join_all, join_into, joiner
 from read_models.registry import AUDIT, FRESHNESS, LEDGER, READ_MODELS
 from runtime.bus import LogTrimmed
-from runtime.postgres import own_fold_lock, share_fold_lock
+from runtime.postgres import own_fold_lock, plan_freely, share_fold_lock
 from services.projector import drift
 from services.projector.drift import Change, Consequence, Overtaken, Sights
 from services.projector.exclusions import Exclusion, believed
@@ -442,6 +442,8 @@ class Writer:
         listings = drift.listings_of(folded)
         if not (observed or listings):
             return []
+        if listings:
+            await plan_freely(connection)
         gone = [each for of_scope in listings for each in await drift.gone_by(connection, of_scope)]
         by_others = {statement.event.id for each in drift.told(folded) for statement in each.statements}
         asked = {each.delivery.source for each in observed} | {each.listing.source for each in gone}
