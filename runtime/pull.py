@@ -49,13 +49,14 @@ class Pull:
         self._reconnects = 0
         self._failure: str | None = None
 
-    async def fetch(self, wait_s: float) -> list[Msg]:
+    async def fetch(self, wait_s: float, most: int | None = None) -> list[Msg]:
         """Up to `count` messages: those that are there, else the first that comes within `wait_s`, else none.
 
-        Raises ConsumerGone, or a nats error where the broker is away: wait and come again.
+        Where only `most` are of use, no more are asked for. Raises ConsumerGone, or a nats error where the broker is
+        away: wait and come again.
         """
         async with self._turn:
-            await self._ask()
+            await self._ask(most)
             if not self._messages and self._failure is None:
                 self._arrived.clear()
                 # Not `wait_for`: before Python 3.12 it forgets a cancellation that comes together with a message.
@@ -77,17 +78,19 @@ class Pull:
         while self._messages:
             await self._messages.popleft().nak()
 
-    async def _ask(self) -> None:
+    async def _ask(self, most: int | None = None) -> None:
         """Keep the server's leave to send at between one and two batches."""
         if self._subscription is None:
             self._subscription = await self._nc.subscribe(self._inbox, cb=self._take)
         if self._reconnects != self._nc.stats["reconnects"] or monotonic() - self._heard_at > PULL_LOST_S:
             self._reconnects = self._nc.stats["reconnects"]
             self._asked = 0
-        if self._asked + len(self._messages) < self._count:
-            request = {"batch": self._count, "expires": int(PULL_EXPIRES_S * 1e9)}
+        coming = self._asked + len(self._messages)
+        count = self._count if most is None else min(self._count, most - coming)
+        if coming < self._count and count > 0:
+            request = {"batch": count, "expires": int(PULL_EXPIRES_S * 1e9)}
             await self._nc.publish(self._subject, json.dumps(request).encode(), self._inbox)
-            self._asked += self._count
+            self._asked += count
             self._heard_at = monotonic()
 
     async def _take(self, message: Msg) -> None:
