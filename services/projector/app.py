@@ -34,10 +34,10 @@ from runtime.pull import ConsumerGone, Pull
 from runtime.settings import Settings
 from services.projector import drift, fingerprint, retry
 from services.projector.publish import messages, parked_messages
-from services.projector.rebuild import Work
 from services.projector.retry import Outcome, Selection
 from services.projector.sql import Sql
 from services.projector.understand import Understood, understand, unreadable
+from services.projector.work import Work
 from services.projector.write import CANNOT_BE_WRITTEN, Folded, Writer, refused
 
 T = TypeVar("T")
