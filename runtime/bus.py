@@ -320,9 +320,19 @@ async def read_delivery(js: JetStreamContext, seq: int) -> Delivery:
 
 def sequence_of(message: Msg) -> int:
     """The stream sequence of a message that a consumer delivered."""
-    # $JS.ACK.<stream>.<consumer>.<tries>.<sequence>…, or with domain and account in front: `metadata` is all of it.
+    return _of_acknowledgement(message, 3)
+
+
+def waiting_behind(message: Msg) -> int:
+    """How many messages its consumer had still to deliver when it delivered this one."""
+    return _of_acknowledgement(message, 6)
+
+
+def _of_acknowledgement(message: Msg, place: int) -> int:
+    # $JS.ACK.<stream>.<consumer>.<tries>.<sequence>.<count>.<time>.<pending>, or with domain and account in front:
+    # `metadata` is all of it.
     tokens = message.reply.split(".")
-    return int(tokens[5] if len(tokens) == ACK_TOKENS else tokens[7])
+    return int(tokens[place + (2 if len(tokens) == ACK_TOKENS else 4)])
 
 
 async def publish_all(nc: Client, stream: str, messages: Sequence[Message]) -> None:

@@ -58,6 +58,8 @@ DRIFT = Counter(
     "odooops_drift_total", "Things that a poll found to be other than a table said", ["source", "cause"]
 )
 OUTAGE_WAIT_S_MIN = 0.1
+READ_AT_ONCE = 10
+"""Deliveries that are understood before others get their turn: another batch's transaction is held up meanwhile."""
 OUTBOX_EVERY_S = 5.0
 LOOKED_AT_MAX = 10_000
 """Parked deliveries, the newest, that are read once more when other code starts."""
@@ -198,9 +200,8 @@ class Projector:
         """Everything that happens to a batch; returns when it is acknowledged or the process is to stop."""
         with BATCH_SECONDS.time():
             async with _kept_in_progress(messages, self.log):
-                read = await asyncio.gather(*(self._read(message) for message in messages))
-                understood = [each for each in read if each is not None]
-                if len(understood) < len(messages) or not await self.fold(understood):
+                understood = await self._read_all(messages)
+                if understood is None or not await self.fold(understood):
                     return
             try:
                 for message in messages:
@@ -261,6 +262,17 @@ class Projector:
     async def _publish(self, events: Sequence[Message]) -> bool:
         await bus.publish_all(self.nc, streams.EVENTS, events)
         return True
+
+    async def _read_all(self, messages: Sequence[Msg]) -> list[Understood] | None:
+        """What the messages mean; None where the process is to stop before that was known."""
+        found: list[Understood] = []
+        for message in messages:
+            if len(found) % READ_AT_ONCE == 0:
+                await asyncio.sleep(0)  # what another batch waits for may have come
+            if (understood := await self._read(message)) is None:
+                return None
+            found.append(understood)
+        return found
 
     async def _read(self, message: Msg) -> Understood | None:
         """What a message means; None where the process is to stop before its body could be fetched."""

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog import get_logger
 
 from contracts import delivery as wire
 from contracts.delivery import Delivery
@@ -19,11 +20,13 @@ from contracts.ledger import DeliveryDiscarded, DeliveryParked
 from contracts.own import delivery_of
 from runtime import bus, streams
 from runtime.postgres import make_engine
+from services.projector.app import READ_AT_ONCE, Projector
 from services.projector.understand import understand
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT, SOURCES, at, body, delivery, log, paths
 from tests.servers import Database
 from tests.services.projector.running import (
+    DEADLINE_S,
     PLACES,
     clean_fold,
     drained,
@@ -210,6 +213,22 @@ async def test_kill_9_loses_and_doubles_nothing(
     ids = await event_ids(broker)
     assert await clean_fold(broker, engine) == found
     assert len(ids) == len(set(ids)) == len(found["platform_events"])
+
+
+async def test_others_go_on_while_a_batch_is_understood(broker: Broker, engine: AsyncEngine) -> None:
+    """Else a transaction that holds locks waits for its next statement, and everybody waits for the transaction."""
+    await store_batch(broker, log(paths()))
+    nc = await bus.connect(broker.url("projector"), "projector")
+    projector = Projector(nc, engine, SOURCES, get_logger(), asyncio.Event())
+    fetched = await projector.pull.fetch(DEADLINE_S)
+    reading = asyncio.create_task(projector._read_all(fetched))
+    turns = 0
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    await nc.close()
+
+    assert turns >= len(fetched) // READ_AT_ONCE > 5
 
 
 async def test_a_missing_column_is_waited_for_and_parks_nothing(
