@@ -55,7 +55,7 @@ class Pull:
         self._failure: str | None = None
 
     async def fetch(self, wait_s: float) -> list[Msg]:
-        """Up to `count` messages: that many where the log has them, else the first that come within `wait_s`, else none.
+        """Up to `count` messages: as many where the log has them, else the first that come within `wait_s`, or none.
 
         Raises ConsumerGone, or a nats error where the broker is away: wait and come again.
         """
