@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -269,24 +269,33 @@ class Projector:
         for message in messages:
             if len(found) % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)  # what another batch waits for may have come
-            if (understood := await self._read(message)) is None:
+            if wire.BODY_OBJECT not in (message.headers or {}):
+                found.append(self._read(message, message.data))
+            elif (understood := await self._read_large(message)) is not None:
+                found.append(understood)
+            else:
                 return None
-            found.append(understood)
         return found
 
-    async def _read(self, message: Msg) -> Understood | None:
-        """What a message means; None where the process is to stop before its body could be fetched."""
-        seq = bus.sequence_of(message)
-        headers = message.headers or {}
-        async with self._large_bodies if wire.BODY_OBJECT in headers else nullcontext():
+    async def _read_large(self, message: Msg) -> Understood | None:
+        """What a message means whose body lies elsewhere; None where the process is to stop before it was fetched."""
+        async with self._large_bodies:
             try:
-                delivery = await self._patiently(
-                    "nats", lambda: bus.delivery_of(self.js, message.subject, headers, message.data, seq)
+                body = await self._patiently(
+                    "nats", lambda: bus.body_of(self.js, message.headers, message.data)
                 )
             except UnreadableDelivery as error:
-                stored_at = message.metadata.timestamp
-                return unreadable(message.subject, headers, message.data, stored_at, seq, error)
-            return None if delivery is None else understand(self.sources, delivery)
+                return _unreadable(message, error)
+            return None if body is None else self._read(message, body)
+
+    def _read(self, message: Msg, body: bytes) -> Understood:
+        try:
+            delivery = wire.from_message(
+                message.subject, message.headers or {}, body, bus.sequence_of(message)
+            )
+        except UnreadableDelivery as error:
+            return _unreadable(message, error)
+        return understand(self.sources, delivery)
 
     async def _patiently(self, server: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
         """What `attempt` returns, tried again while `server` is away; None where the process is to stop."""
@@ -348,6 +357,12 @@ class Projector:
         except (DBAPIError, OSError, TimeoutError) as error:
             found["postgres"] = f"does not answer: {type(error).__name__}"
         return found
+
+
+def _unreadable(message: Msg, error: UnreadableDelivery) -> Understood:
+    """A message that cannot be read as a delivery, parked."""
+    headers, stored_at = message.headers or {}, message.metadata.timestamp
+    return unreadable(message.subject, headers, message.data, stored_at, bus.sequence_of(message), error)
 
 
 def _ends(outcome: Outcome) -> dict[str, Any]:
