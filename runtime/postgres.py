@@ -79,11 +79,15 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, (pg.PostgresConnectionError, pg.InterfaceError))
 
 
+_SHARE = text("SELECT pg_advisory_xact_lock_shared(:key)").bindparams(key=FOLD_LOCK)
+_OWN = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=FOLD_LOCK)
+
+
 async def share_fold_lock(connection: AsyncConnection) -> None:
     """Take the fold lock shared until the transaction ends: others may fold beside, nobody may swap."""
-    await connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": FOLD_LOCK})
+    await connection.execute(_SHARE)
 
 
 async def own_fold_lock(connection: AsyncConnection) -> None:
     """Take the fold lock alone until the transaction ends: nobody else folds meanwhile."""
-    await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": FOLD_LOCK})
+    await connection.execute(_OWN)

@@ -621,6 +621,9 @@ def _by_will(understood: Understood) -> bool:
     return any(isinstance(each.event, (SetAside, SecretExcluded)) for each in understood.statements)
 
 
+_LOCK_KEYS = text("SELECT count(pg_advisory_xact_lock(k)) FROM unnest(CAST(:keys AS bigint[])) AS k")
+
+
 async def _lock_identities(connection: AsyncConnection, batch: Iterable[Understood], *schema: str) -> None:
     """Hold others off the same identities: two bodies of one identity must not be folded side by side.
 
@@ -630,10 +633,7 @@ async def _lock_identities(connection: AsyncConnection, batch: Iterable[Understo
     identities = {identity_of(understood) for understood in batch}
     listings = {("listing", event.ref) for event in _events(batch, ListingCompleted)}
     keys = sorted(_lock_key((*schema, *identity)) for identity in identities | listings)
-    await connection.execute(
-        text("SELECT count(pg_advisory_xact_lock(k)) FROM unnest(CAST(:keys AS bigint[])) AS k"),
-        {"keys": keys},
-    )
+    await connection.execute(_LOCK_KEYS, {"keys": keys})
 
 
 def _lock_key(identity: tuple[str, ...]) -> int:
