@@ -17,7 +17,7 @@ from bench.projector import DELIVERIES, drain, fill
 from bench.result import Result, measured
 from bench.servers import Servers, running, servers
 from runtime import bus, streams
-from services.projector.rebuild import KEPT
+from services.projector.swap import KEPT
 
 REPEATS = 5
 FEW, MANY = 20_000, 200_000
@@ -28,7 +28,7 @@ LIMIT = "the hand-written loop"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one rebuild or verification took."""
+    """What one rebuild or verification took, all its processes together."""
 
     deliveries: int
     seconds: float
@@ -60,7 +60,7 @@ async def run() -> list[Result]:
         measured(f"rebuild, {mixed}, replay", "/s", [runs[MANY].replay_rate], LIMIT, [limit]),
         measured(f"rebuild, {mixed}, to the swap", "s", [runs[MANY].seconds]),
         measured(
-            f"rebuild, peak memory at {MANY:,} deliveries",
+            f"rebuild, peak memory of its processes at {MANY:,} deliveries",
             "MB",
             [runs[MANY].peak_bytes / MEGA],
             f"that at {FEW:,}",
@@ -84,7 +84,7 @@ async def _by_turns(given: Servers, js: JetStreamContext) -> list[Result]:
         measured(f"rebuild, {github}, replay", "/s", [each.replay_rate for each in rebuilt], LIMIT, limits),
         measured(f"rebuild, {github}, to the swap", "s", [each.seconds for each in rebuilt]),
         measured(
-            f"rebuild, {github}, CPU of its process per delivery",
+            f"rebuild, {github}, CPU of its processes per delivery",
             "µs",
             [1e6 * each.cpu_s / each.deliveries for each in rebuilt],
         ),

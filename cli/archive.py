@@ -18,7 +18,7 @@ from cli.work import working
 from runtime.bus import BrokerAway
 from services.projector import archive
 from services.projector.archive import Archived, NotArchived, NotTrimmed
-from services.projector.rebuild import alone
+from services.projector.work import alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

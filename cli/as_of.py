@@ -12,7 +12,7 @@ from cli.work import working
 from read_models.registry import TABLES
 from services.projector import as_of as past
 from services.projector.as_of import AsOf, BadName
-from services.projector.rebuild import Until
+from services.projector.blocks import Until
 
 
 async def run(

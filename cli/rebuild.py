@@ -19,8 +19,9 @@ from read_models.registry import READ_MODELS
 from services.projector import rebuild as operation
 from services.projector import rollback as old_tables
 from services.projector import seed
-from services.projector.rebuild import Replayed, Work
+from services.projector.rebuild import Replayed
 from services.projector.shadow import Compared
+from services.projector.work import Work
 
 UNHEARD_SHOWN_MAX = 20
 

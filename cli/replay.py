@@ -15,8 +15,8 @@ from cli.reach import Servers, Trouble
 from cli.work import compared_as_json, print_compared, working
 from services.projector import replay
 from services.projector.preview import Previewed, look
-from services.projector.rebuild import Work
 from services.projector.replay import Selected, Selection
+from services.projector.work import Work
 
 DRY_RUN_MAX = 20_000
 """Deliveries whose effect a dry run works out: what they come to is in memory meanwhile."""

@@ -19,7 +19,7 @@ from runtime import ssot
 from services.projector import leak
 from services.projector.exclusions import Exclusion
 from services.projector.leak import Audit, NotOurs, Span, Told, WrongSecret
-from services.projector.rebuild import Work
+from services.projector.work import Work
 
 BEGINNING = "beginning"
 """Instead of a time: when it first vouched for anything."""

@@ -31,8 +31,8 @@ from runtime.bus import BrokerAway
 from runtime.settings import BadSettings
 from runtime.state import State
 from services.projector.fingerprint import fingerprints, recorded
-from services.projector.rebuild import running
 from services.projector.shadow import About, ours
+from services.projector.work import running
 
 STREAM_WARNING_FRACTION = 0.80
 """From here on the log is called nearly full: what is full refuses every delivery."""

@@ -22,10 +22,11 @@ from providers.registry import sources
 from read_models.registry import READ_MODELS
 from runtime import postgres, ssot
 from runtime.bus import BrokerAway
-from services.projector.rebuild import AnotherLog, Busy, Progress, RebuildRunning, Work
+from services.projector.crew import ProcessFailed
 from services.projector.retry import RetryRunning
 from services.projector.rollback import NothingKept
 from services.projector.shadow import Compared, Difference, InTheWay
+from services.projector.work import Addresses, AnotherLog, Busy, Progress, RebuildRunning, Work
 from services.projector.write import RefoldTooWide
 
 OPERATOR = "operator"
@@ -44,12 +45,12 @@ async def working(servers: Servers, rate_max: float | None = None) -> AsyncItera
 
     Raises BrokerAway and DatabaseAway, and BrokerAway and DatabaseRefused for the block.
     """
-    address = servers.database(OPERATOR)
+    broker, address = servers.nats(OPERATOR), servers.database(OPERATOR)
     declared = sources(ssot.load(reach.ssot_dir(servers.settings)))
     engine = postgres.make_engine(address, "cli-operator", STATEMENT_S_MAX)
     telling = Telling()
     try:
-        async with reach.broker(servers.nats(OPERATOR), OPERATOR) as client:
+        async with reach.broker(broker, OPERATOR) as client:
             try:
                 async with asyncio.timeout(REACH_S_MAX), engine.connect():
                     pass
@@ -58,7 +59,7 @@ async def working(servers: Servers, rate_max: float | None = None) -> AsyncItera
                     f"the database at {place(address)} does not answer: {reason(error)}"
                 ) from None
             try:
-                yield Work(client, engine, declared, telling, rate_max)
+                yield Work(client, engine, declared, telling, rate_max, Addresses(broker, address))
             except SQLAlchemyError as error:
                 raise DatabaseRefused(f"the database says: {reason(error)}") from None
             except (
@@ -66,6 +67,7 @@ async def working(servers: Servers, rate_max: float | None = None) -> AsyncItera
                 Busy,
                 InTheWay,
                 NothingKept,
+                ProcessFailed,
                 RebuildRunning,
                 RefoldTooWide,
                 RetryRunning,
@@ -73,7 +75,7 @@ async def working(servers: Servers, rate_max: float | None = None) -> AsyncItera
                 raise Trouble(str(error)) from None
             except (nats.errors.Error, APIError) as error:
                 said = error or type(error).__name__
-                raise BrokerAway(f"the broker at {place(servers.nats(OPERATOR))} says: {said}") from None
+                raise BrokerAway(f"the broker at {place(broker)} says: {said}") from None
     finally:
         telling.end()
         await engine.dispose()

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,11 +84,15 @@ def servers(addresses: str) -> list[str]:
     return found
 
 
-class _Client(Client):
-    """nats-py's client, but for how it reads headers, and that no cancellation is lost.
+_HEAD = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: (?:\S(?:[^\r\n]*\S)?)?\r\n)+")
+"""Header lines that nats-py would write as they are."""
 
-    Its own way of reading headers takes a third of its time for a message (measured). Should a later nats-py do that
-    by another method, it is as slow as it was, and nothing else.
+
+class _Client(Client):
+    """nats-py's client, but for how it reads and writes headers, and that no cancellation is lost.
+
+    Its own way takes a third of its time for a message that comes, and two thirds for one that goes (measured). Should
+    a later nats-py do that by other methods, it is as slow as it was, and nothing else.
     """
 
     async def request(
@@ -105,6 +110,21 @@ class _Client(Client):
         if task and task.cancelling() > before:
             raise asyncio.CancelledError
         return answer
+
+    async def _send_publish(
+        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
+    ) -> None:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in (headers or {}).items()])
+        if not subject or not _HEAD.fullmatch(lines):
+            await super()._send_publish(subject, reply, payload, payload_size, headers)
+            return
+        head = f"NATS/1.0\r\n{lines}\r\n".encode()
+        command = f"HPUB {subject} {reply} {len(head)} {len(head) + payload_size}\r\n".encode()
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += payload_size
+        await self._send_command(b"".join((command, head, payload, b"\r\n")))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
@@ -334,9 +354,19 @@ async def read_delivery(js: JetStreamContext, seq: int) -> Delivery:
 
 def sequence_of(message: Msg) -> int:
     """The stream sequence of a message that a consumer delivered."""
-    # $JS.ACK.<stream>.<consumer>.<tries>.<sequence>…, or with domain and account in front: `metadata` is all of it.
+    return _of_acknowledgement(message, 3)
+
+
+def waiting_behind(message: Msg) -> int:
+    """How many messages its consumer had still to deliver when it delivered this one."""
+    return _of_acknowledgement(message, 6)
+
+
+def _of_acknowledgement(message: Msg, place: int) -> int:
+    # $JS.ACK.<stream>.<consumer>.<tries>.<sequence>.<count>.<time>.<pending>, or with domain and account in front:
+    # `metadata` is all of it.
     tokens = message.reply.split(".")
-    return int(tokens[5] if len(tokens) == ACK_TOKENS else tokens[7])
+    return int(tokens[place + (2 if len(tokens) == ACK_TOKENS else 4)])
 
 
 async def publish_all(nc: Client, stream: str, messages: Sequence[Message]) -> None:

@@ -83,7 +83,7 @@ class Reading:
                 pull = self._pull or await self._open()
                 if pull is None:
                     return [], False
-                messages = await pull.fetch(LOOK_S)
+                messages = await pull.fetch(LOOK_S, wanted - self.position)
                 if messages:
                     self._came += len(messages)
                     last = messages[-1].metadata

@@ -159,6 +159,8 @@ def rebuild_command(
 
     With --as-of or --as-of-seq the tables stay, and the schema that --into names gets those of then.
     """
+    import uvloop
+
     from cli import rebuild
 
     past = as_of is not None or as_of_seq is not None
@@ -182,14 +184,14 @@ def rebuild_command(
         until = moment(as_of, now, "--as-of") if as_of else None
         if until is not None and until > now:
             raise Trouble(f"--as-of {as_of} lies ahead: nobody knows the tables of then")
-        asyncio.run(then.run(reached, until, as_of_seq, into, rate, models or (), as_json))
+        uvloop.run(then.run(reached, until, as_of_seq, into, rate, models or (), as_json))
     elif drop_old:
-        asyncio.run(rebuild.drop_old(reached, as_json))
+        uvloop.run(rebuild.drop_old(reached, as_json))
     elif rollback:
-        asyncio.run(rebuild.rollback(reached, rate, as_json))
+        uvloop.run(rebuild.rollback(reached, rate, as_json))
     else:
         wanted = rebuild.Wanted(tuple(models or ()), rate, limit, dry_run, in_place)
-        asyncio.run(rebuild.rebuild(reached, wanted, as_json))
+        uvloop.run(rebuild.rebuild(reached, wanted, as_json))
 
 
 def verify_command(
@@ -205,8 +207,10 @@ def verify_command(
     The log is folded anew beside the tables, and compared with them; nothing is changed. The exit code is 1
     where one differs.
     """
+    import uvloop
+
     from cli import rebuild
 
     wanted = rebuild.Wanted(tuple(models or ()), rate, limit, dry_run=True)
-    if not asyncio.run(rebuild.verify(servers(context, data_dir), wanted, as_json)):
+    if not uvloop.run(rebuild.verify(servers(context, data_dir), wanted, as_json)):
         raise typer.Exit(EXIT_FAILED)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -34,10 +34,10 @@ from runtime.pull import ConsumerGone, Pull
 from runtime.settings import Settings
 from services.projector import drift, fingerprint, retry
 from services.projector.publish import messages, parked_messages
-from services.projector.rebuild import Work
 from services.projector.retry import Outcome, Selection
 from services.projector.sql import Sql
 from services.projector.understand import Understood, understand, unreadable
+from services.projector.work import Work
 from services.projector.write import CANNOT_BE_WRITTEN, Folded, Writer, refused
 
 T = TypeVar("T")
@@ -58,6 +58,8 @@ DRIFT = Counter(
     "odooops_drift_total", "Things that a poll found to be other than a table said", ["source", "cause"]
 )
 OUTAGE_WAIT_S_MIN = 0.1
+READ_AT_ONCE = 10
+"""Deliveries that are understood before others get their turn: another batch's transaction is held up meanwhile."""
 OUTBOX_EVERY_S = 5.0
 LOOKED_AT_MAX = 10_000
 """Parked deliveries, the newest, that are read once more when other code starts."""
@@ -198,9 +200,8 @@ class Projector:
         """Everything that happens to a batch; returns when it is acknowledged or the process is to stop."""
         with BATCH_SECONDS.time():
             async with _kept_in_progress(messages, self.log):
-                read = await asyncio.gather(*(self._read(message) for message in messages))
-                understood = [each for each in read if each is not None]
-                if len(understood) < len(messages) or not await self.fold(understood):
+                understood = await self._read_all(messages)
+                if understood is None or not await self.fold(understood):
                     return
             try:
                 for message in messages:
@@ -262,19 +263,39 @@ class Projector:
         await bus.publish_all(self.nc, streams.EVENTS, events)
         return True
 
-    async def _read(self, message: Msg) -> Understood | None:
-        """What a message means; None where the process is to stop before its body could be fetched."""
-        seq = bus.sequence_of(message)
-        headers = message.headers or {}
-        async with self._large_bodies if wire.BODY_OBJECT in headers else nullcontext():
+    async def _read_all(self, messages: Sequence[Msg]) -> list[Understood] | None:
+        """What the messages mean; None where the process is to stop before that was known."""
+        found: list[Understood] = []
+        for message in messages:
+            if len(found) % READ_AT_ONCE == 0:
+                await asyncio.sleep(0)  # what another batch waits for may have come
+            if wire.BODY_OBJECT not in (message.headers or {}):
+                found.append(self._read(message, message.data))
+            elif (understood := await self._read_large(message)) is not None:
+                found.append(understood)
+            else:
+                return None
+        return found
+
+    async def _read_large(self, message: Msg) -> Understood | None:
+        """What a message means whose body lies elsewhere; None where the process is to stop before it was fetched."""
+        async with self._large_bodies:
             try:
-                delivery = await self._patiently(
-                    "nats", lambda: bus.delivery_of(self.js, message.subject, headers, message.data, seq)
+                body = await self._patiently(
+                    "nats", lambda: bus.body_of(self.js, message.headers, message.data)
                 )
             except UnreadableDelivery as error:
-                stored_at = message.metadata.timestamp
-                return unreadable(message.subject, headers, message.data, stored_at, seq, error)
-            return None if delivery is None else understand(self.sources, delivery)
+                return _unreadable(message, error)
+            return None if body is None else self._read(message, body)
+
+    def _read(self, message: Msg, body: bytes) -> Understood:
+        try:
+            delivery = wire.from_message(
+                message.subject, message.headers or {}, body, bus.sequence_of(message)
+            )
+        except UnreadableDelivery as error:
+            return _unreadable(message, error)
+        return understand(self.sources, delivery)
 
     async def _patiently(self, server: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
         """What `attempt` returns, tried again while `server` is away; None where the process is to stop."""
@@ -336,6 +357,12 @@ class Projector:
         except (DBAPIError, OSError, TimeoutError) as error:
             found["postgres"] = f"does not answer: {type(error).__name__}"
         return found
+
+
+def _unreadable(message: Msg, error: UnreadableDelivery) -> Understood:
+    """A message that cannot be read as a delivery, parked."""
+    headers, stored_at = message.headers or {}, message.metadata.timestamp
+    return unreadable(message.subject, headers, message.data, stored_at, bus.sequence_of(message), error)
 
 
 def _ends(outcome: Outcome) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from runtime import bus, streams
 from runtime.bus import sequence_of
 from runtime.erase import erase_body
 from runtime.reading import Reading
-from services.projector.rebuild import Progress, Work
+from services.projector.work import Progress, Work
 
 FORMAT = 1
 PART = ".part"

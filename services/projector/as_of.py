@@ -20,9 +20,12 @@ from read_models.registry import LEDGER
 from read_models.table import SCHEMA
 from runtime.postgres import OWNER
 from services.projector import shadow
-from services.projector.rebuild import SWAP_S_MAX, Until, Work, alone, replaying
+from services.projector.blocks import Until
+from services.projector.replaying import replaying
 from services.projector.shadow import About, InTheWay
 from services.projector.sql import ALWAYS
+from services.projector.swap import SWAP_S_MAX
+from services.projector.work import Work, alone
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,50}")
 _TAKEN = re.compile(r"ops|ops_rebuild|ops_before_.*|notify|projector|public|information_schema|pg_.*")

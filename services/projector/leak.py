@@ -19,9 +19,9 @@ from read_models.table import SCHEMA
 from runtime import bus
 from services.projector.exclusions import Exclusion
 from services.projector.preview import preview
-from services.projector.rebuild import Work
 from services.projector.shadow import Compared
 from services.projector.understand import REFOLD_IMPOSSIBLE, understand
+from services.projector.work import Work
 from services.projector.write import Entry
 
 _LINE = re.compile(r"_FILE:[0-9]+$")

@@ -17,8 +17,8 @@ from sqlalchemy.schema import CreateTable
 from read_models.registry import LEDGER, READ_MODELS
 from read_models.table import SCHEMA, table_of
 from services.projector import shadow
-from services.projector.rebuild import Work
 from services.projector.shadow import Compared, Scope
+from services.projector.work import Work
 from services.projector.write import Entry, Gathered, RefoldTooWide
 
 SCRATCH = "pg_temp"

@@ -38,11 +38,11 @@ from runtime.erase import erase_body, erase_message
 from runtime.postgres import own_fold_lock
 from runtime.reading import Reading
 from services.projector import drift as outbox
-from services.projector import rebuild, retry, shadow
-from services.projector.rebuild import Progress, Work
+from services.projector import replaying, retry, shadow
 from services.projector.shadow import About
 from services.projector.sql import ALWAYS
 from services.projector.understand import Understood, understand
+from services.projector.work import Progress, Work, alone
 
 ERASED = "[redacted]"
 CLOCKS_APART_MAX = timedelta(hours=1)
@@ -318,9 +318,9 @@ async def redact(work: Work, plan: Plan, who: str, why: str) -> Done:
     Raises RetryRunning while a retry or a replay runs, which would publish what it has read, and Disagreement where it
     cannot be said that the bodies are erased.
     """
-    async with rebuild.alone(work.engine), work.engine.connect() as connection, retry.alone(connection):
+    async with alone(work.engine), work.engine.connect() as connection, retry.alone(connection):
         done = Done()
-        await rebuild.sweep(work.engine)
+        await replaying.sweep(work.engine)
         if await outbox.drain(work.engine, work.nc):
             done.notes.append("what polls had found was published only now: run this once more")
         words = await _say(work, plan, who, why)

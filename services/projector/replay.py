@@ -26,9 +26,9 @@ from read_models.table import SCHEMA
 from runtime import bus, streams
 from runtime.bus import Message
 from services.projector import retry
-from services.projector.rebuild import Progress, Work
 from services.projector.sql import as_json
 from services.projector.understand import REFOLD_IMPOSSIBLE
+from services.projector.work import Progress, Work
 from services.projector.write import Entry, Writer
 
 PORTION_COUNT = 256

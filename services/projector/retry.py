@@ -32,8 +32,8 @@ from runtime.reading import Reading
 from services.projector import drift
 from services.projector.exclusions import Exclusion, believed
 from services.projector.publish import messages
-from services.projector.rebuild import Progress, Work
 from services.projector.understand import Understood, parked, understand
+from services.projector.work import Progress, Work
 from services.projector.write import CANNOT_BE_WRITTEN, Folded, Publish, ReadLog, Writer, refused
 
 PORTION_COUNT = 100

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from time import monotonic
 
-import nats.errors
-from nats.js.errors import APIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.projector import shadow
 from services.projector.fingerprint import fingerprints
-from services.projector.rebuild import (
-    AnotherLog,
-    Replay,
-    Replayed,
-    Work,
-    alone,
-    put_in_place,
-    same_log,
-    sweep,
-)
+from services.projector.rebuild import Replayed
+from services.projector.replaying import Replay, sweep
 from services.projector.shadow import About, InTheWay
+from services.projector.swap import put_in_place
+from services.projector.work import AnotherLog, Work, alone, same_log
 
 
 class NothingKept(Exception):
@@ -64,13 +55,9 @@ async def rollback(work: Work) -> Replayed:
                 f"{schema} has everything up to {about.after}, and the log begins at {state.first_seq}: what came"
                 " between could not be folded into it"
             )
-        replay = Replay(work, schema, about.models, after=about.after)
-        try:
-            await replay.run()
-            now_kept = await put_in_place(work, replay, _made_by(work, about))
-        finally:
-            with suppress(nats.errors.Error, APIError, OSError):
-                await replay.close()
+        replay = Replay(work, schema, about.models, position=about.after)
+        await replay.run()
+        now_kept = await put_in_place(work, replay, _made_by(work, about))
     return Replayed(about.models, replay.done, monotonic() - started, replay.first_seq, kept=now_kept)
 
 

@@ -5,6 +5,7 @@ A schema of ours says in its comment what it is for, so that what a killed proce
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -72,6 +73,8 @@ _DEPENDENTS = text(
     " OR v.relowner <> CAST(:owner AS regrole))"
     " ORDER BY 1, 2"
 )
+INDEXED_AT_ONCE = 2
+"""Tables: Postgres itself uses several processes for the index of a large one, and none for its statistics."""
 LOCKS_S_MAX = 0.8
 """For all locks of a swap together. It must stay below Postgres' `deadlock_timeout` (1 s): who waits longer for a
 table while we wait for another of theirs would be the one that Postgres refuses, and no reader is to see an error."""
@@ -170,14 +173,23 @@ async def make(engine: AsyncEngine, schema: str, about: About, models: Collectio
 
 async def index(engine: AsyncEngine, schema: str, models: Collection[str] = ()) -> None:
     """Give the tables the indexes beside their keys, and tell Postgres what is in them."""
-    async with engine.begin() as connection:
-        await connection.execute(text(f"SET LOCAL ROLE {OWNER}"))
-        for model in chosen(models):
+    at_once = asyncio.Semaphore(INDEXED_AT_ONCE)
+
+    async def index_one(model: ReadModel[Any]) -> None:
+        async with at_once, engine.begin() as connection:
+            await connection.execute(text(f"SET LOCAL ROLE {OWNER}"))
             for each in sorted(
                 table_of(model, MetaData(schema=schema)).indexes, key=lambda made: str(made.name)
             ):
                 await connection.execute(CreateIndex(each, if_not_exists=True))
             await connection.execute(text(f"ANALYZE {schema}.{model.name}"))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for model in chosen(models):
+                group.create_task(index_one(model))
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 async def drop(engine: AsyncEngine, schema: str) -> None:

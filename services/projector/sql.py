@@ -30,6 +30,7 @@ class Sql:
     schema: str
     models: tuple[ReadModel[Any], ...]
     merges: Mapping[str, TextClause]
+    alone: TextClause
     known: TextClause
     entries: TextClause
     marks: TextClause
@@ -63,6 +64,7 @@ class Sql:
                 model.name: text(merge_sql(model, schema) + (_WHICH_ARE_NEW if model is AUDIT else ""))
                 for model in chosen
             },
+            alone=text(f"LOCK TABLE {ledger} IN ACCESS EXCLUSIVE MODE"),
             known=text(
                 "SELECT d.source, d.identity, d.body_sha256, d.stream_seq, d.status, d.refs, d.reason"
                 f" FROM {keys}) JOIN {ledger} AS d ON d.source = s.source AND d.identity = s.identity"

@@ -9,10 +9,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -74,6 +84,16 @@ class Folded:
     new: frozenset[str]
     found: Sequence[Consequence] = ()
     """What followed from observations: it is in the outbox, to be published from there."""
+
+
+class Turn(Protocol):
+    """When a part of the log may be settled: after all earlier ones."""
+
+    async def come(self) -> None:
+        """Return when it may; at once where it has been said before."""
+
+    def pass_on(self) -> None:
+        """Let the next part be settled."""
 
 
 Publish = Callable[[Folded], Awaitable[None]]
@@ -223,6 +243,36 @@ class Writer:
             rest = ready.erased if ready else None
             await self.replace(connection, await self.gather(connection, erased, (), rest, missing_ok=True))
         return merged
+
+    async def fold_unseen(self, batch: Sequence[Understood]) -> None:
+        """Fold a batch into a schema that nobody else writes and nobody looks at yet."""
+        async with self._unseen() as connection:
+            await self.fold_alone(connection, batch)
+
+    async def fold_in_turn(self, batch: Sequence[Understood], turn: Turn) -> None:
+        """The same beside others who fold other parts of the log into the schema.
+
+        All are settled in the order of the log, and whoever shares an identity with an earlier part waits until that
+        is committed. So each sees what it would see if they came one by one, though their rows are merged at once.
+        """
+        await turn.come()
+        async with self._unseen() as connection:
+            await _lock_identities(connection, batch, self.sql.schema)
+            settled = await self._settle(connection, batch, None)
+            if not settled.refold and not any(_by_will(understood) for understood in settled.fold):
+                turn.pass_on()
+                await self._merge(connection, batch, settled, ledger=True, watch=False)
+                return
+        async with self._unseen() as connection:
+            await connection.execute(self.sql.alone)  # waits for all who have settled
+            await self.fold_alone(connection, batch)
+
+    @asynccontextmanager
+    async def _unseen(self) -> AsyncIterator[AsyncConnection]:
+        async with self.engine.begin() as connection:
+            # What a crash of the server takes of such a schema is made anew; nobody waits for its disk.
+            await connection.execute(text("SET LOCAL synchronous_commit = off"))
+            yield connection
 
     async def refold(
         self, refs: Collection[str], also: Sequence[Entry] = (), *, missing_ok: bool = False
@@ -573,20 +623,21 @@ def _by_will(understood: Understood) -> bool:
     return any(isinstance(each.event, (SetAside, SecretExcluded)) for each in understood.statements)
 
 
-async def _lock_identities(connection: AsyncConnection, batch: Iterable[Understood]) -> None:
-    """Hold other projectors off the same identities: two bodies of one identity must not be folded side by side.
+_LOCK_KEYS = text("SELECT count(pg_advisory_xact_lock(k)) FROM unnest(CAST(:keys AS bigint[])) AS k")
 
-    And off the same listings: whoever folds the last of its parts has to see all others.
+
+async def _lock_identities(connection: AsyncConnection, batch: Iterable[Understood], *schema: str) -> None:
+    """Hold others off the same identities: two bodies of one identity must not be folded side by side.
+
+    And off the same listings: whoever folds the last of its parts has to see all others. Those who write another
+    `schema` than the live one are held off among themselves.
     """
     identities = {identity_of(understood) for understood in batch}
     listings = {("listing", event.ref) for event in _events(batch, ListingCompleted)}
-    keys = sorted(map(_lock_key, identities | listings))
-    await connection.execute(
-        text("SELECT count(pg_advisory_xact_lock(k)) FROM unnest(CAST(:keys AS bigint[])) AS k"),
-        {"keys": keys},
-    )
+    keys = sorted(_lock_key((*schema, *identity)) for identity in identities | listings)
+    await connection.execute(_LOCK_KEYS, {"keys": keys})
 
 
-def _lock_key(identity: Identity) -> int:
+def _lock_key(identity: tuple[str, ...]) -> int:
     digest = hashlib.blake2b("\x1f".join(identity).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)

@@ -25,7 +25,8 @@ from runtime.bus import LogTrimmed
 from runtime.erase import erase_body
 from services.projector import archive
 from services.projector.archive import NotArchived
-from services.projector.rebuild import Progress, Work, alone, rebuild
+from services.projector.rebuild import rebuild
+from services.projector.work import Progress, Work, alone
 from tests.conftest import Broker
 from tests.samples import SOURCES, body, delivery
 from tests.servers import Database

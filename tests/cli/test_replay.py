@@ -15,7 +15,7 @@ from cli.main import EXIT_USAGE, main
 from cli.reach import Servers
 from runtime import streams
 from services.projector import replay
-from services.projector.rebuild import Work
+from services.projector.work import Work
 from tests.conftest import Broker
 from tests.servers import Database
 from tests.services.projector.rebuilding import ISSUE, fold_as, issue, misread, misread_title, working

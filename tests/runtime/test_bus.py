@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import nats
 import pytest
 from nats.aio.msg import Msg
+from nats.errors import BadHeaderError
 
+from runtime import streams
 from tests.conftest import Broker
 
 pytestmark = pytest.mark.anyio
@@ -31,3 +34,30 @@ async def test_who_is_cancelled_as_the_answer_comes_is_cancelled(broker: Broker)
 
     with pytest.raises(asyncio.CancelledError):
         await asking
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"ce-id": "one", "Sender-x-github-event": "issues"},
+        {"empty": "", "percent": "%0D%0A", "sentence": "a: b, c"},
+        {"umlaut": "Jörg", "blanks": "  in between  "},
+        {"injected": "one\r\nOther: two", "line": "one\ntwo", "carriage": "one\rtwo", "separator": "a\x85b"},
+    ],
+)
+async def test_headers_go_out_as_nats_py_itself_writes_them(broker: Broker, headers: dict[str, str]) -> None:
+    ours = await broker.js.publish("deliveries.test.kind", b"{}", headers=dict(headers))
+    async with await nats.connect(broker.url("operator")) as plain:
+        its = await plain.jetstream().publish("deliveries.test.kind", b"{}", headers=dict(headers))
+
+    stored = [await broker.js.get_msg(streams.DELIVERIES, ack.seq) for ack in (ours, its)]
+
+    assert stored[0].headers == stored[1].headers
+    assert {b"{}"} == {message.data for message in stored}
+    assert headers.keys() == (stored[0].headers or {}).keys()
+
+
+@pytest.mark.parametrize("name", ["with space", "with:colon", "with\r\nline"])
+async def test_no_header_has_a_name_that_nats_py_refuses(broker: Broker, name: str) -> None:
+    with pytest.raises(BadHeaderError):
+        await broker.nc.publish("deliveries.test.kind", b"{}", headers={name: "value"})

@@ -9,6 +9,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from runtime import bus, streams
+from runtime.bus import Message
 from runtime.pull import ConsumerGone, Pull
 from tests.conftest import Broker
 from tests.servers import in_thread
@@ -50,6 +51,29 @@ async def test_everything_comes_once_in_batches_of_at_most_the_count(broker: Bro
     await nc.close()
 
 
+async def test_a_batch_is_full_where_the_log_has_enough(broker: Broker) -> None:
+    """A full one takes many reads from the socket; three small ones would cost three transactions."""
+    large = b"x" * 20_000
+    messages = [Message("deliveries.test.kind", large, {"Nats-Msg-Id": f"large-{n}"}) for n in range(120)]
+    await bus.publish_all(broker.nc, streams.DELIVERIES, messages)
+    nc = await bus.connect(broker.url("projector"), "projector")
+    pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 50)
+
+    assert [50, 50, 20] == [len(await pull.fetch(LONG_S)) for _ in range(3)]
+    await nc.close()
+
+
+async def test_a_batch_does_not_wait_for_what_the_broker_keeps_back(broker: Broker) -> None:
+    found = await broker.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
+    await broker.js.add_consumer(streams.DELIVERIES, found.config.evolve(max_ack_pending=3))
+    await stored(broker, 10)
+    nc = await bus.connect(broker.url("projector"), "projector")
+    pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, 10)
+
+    assert 3 == len(await asyncio.wait_for(pull.fetch(LONG_S), SOON_S))
+    await nc.close()
+
+
 async def test_headers_and_sequences_arrive_as_they_are(broker: Broker) -> None:
     headers = {
         "Nats-Msg-Id": "one",
@@ -63,14 +87,16 @@ async def test_headers_and_sequences_arrive_as_they_are(broker: Broker) -> None:
 
     assert headers == message.headers
     assert stored_as.seq == message.metadata.sequence.stream == bus.sequence_of(message)
+    assert 0 == message.metadata.num_pending == bus.waiting_behind(message)
     await nc.close()
 
 
 @pytest.mark.parametrize("place", ["domain.account.", "_.account."])
-async def test_a_sequence_is_known_in_a_domain_too(place: str) -> None:
+async def test_where_a_message_stands_is_known_in_a_domain_too(place: str) -> None:
     message = Msg(Client(), reply=f"$JS.ACK.{place}DELIVERIES.projector.1.77.5.1700000000000000000.3.token")
 
     assert 77 == message.metadata.sequence.stream == bus.sequence_of(message)
+    assert 3 == message.metadata.num_pending == bus.waiting_behind(message)
 
 
 async def test_nothing_there_is_an_empty_batch(broker: Broker) -> None:

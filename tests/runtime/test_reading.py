@@ -43,8 +43,8 @@ async def test_what_was_lost_on_the_way_is_read_again(
 ) -> None:
     fetch, lost = Pull.fetch, list[Msg]()
 
-    async def losing(self: Pull, wait_s: float) -> list[Msg]:
-        messages = await fetch(self, wait_s)
+    async def losing(self: Pull, wait_s: float, most: int | None = None) -> list[Msg]:
+        messages = await fetch(self, wait_s, most)
         if not lost and len(messages) > 1:
             lost.append(messages.pop(0))
         return messages
@@ -54,6 +54,21 @@ async def test_what_was_lost_on_the_way_is_read_again(
     reading = Reading(broker.nc, streams.DELIVERIES)
     assert list(range(1, last + 1)) == await read(reading, last)
     assert lost
+    await reading.close()
+
+
+async def test_no_more_is_sent_than_stands_where_it_reads_to(broker: Broker) -> None:
+    await publish(broker, 200)
+    reading = Reading(broker.nc, streams.DELIVERIES)
+
+    assert list(range(1, 101)) == await read(reading, 100)
+
+    sent = [
+        each.delivered.consumer_seq
+        for each in await broker.js.consumers_info(streams.DELIVERIES)
+        if each.name != streams.PROJECTOR and each.delivered is not None
+    ]
+    assert [100] == sent
     await reading.close()
 
 

@@ -16,18 +16,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from contracts.delivery import Delivery
 from contracts.envelope import Event
 from contracts.ledger import DeliveryDiscarded, DeliveryRedacted
+from contracts.own import delivery_of
 from providers.port import Source
 from read_models.table import SCHEMA
 from runtime import bus, postgres, streams
-from services.projector.rebuild import Progress, Work
 from services.projector.shadow import About, ours
-from services.projector.understand import understand
+from services.projector.understand import parked, understand
+from services.projector.work import Progress, Work
 from services.projector.write import Entry, Writer
 from tests.conformance.test_every_provider import CASES
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT, SOURCES, body, delivery
 from tests.servers import Database
-from tests.tables import SQL
+from tests.services.projector.running import project_all, store, store_batch
+from tests.tables import SQL, count
 
 NOW = datetime.now(UTC)
 
@@ -185,3 +187,33 @@ async def fold_all(broker: Broker, engine: AsyncEngine, sources: Mapping[str, So
     writer = Writer(engine, SQL, sources, lambda seq: bus.read_delivery(broker.js, seq))
     batch = [await bus.read_delivery(broker.js, seq) for seq in range(1, last + 1)]
     await writer.fold([understand(sources, delivery) for delivery in batch])
+
+
+def said(event: DeliveryDiscarded | DeliveryRedacted) -> Delivery:
+    """An operator's word as it stands in the log."""
+    return delivery_of(event, "cli", NOW)
+
+
+async def soak(broker: Broker, engine: AsyncEngine) -> list[Delivery]:
+    """A log with all that can become of a delivery, folded by two projectors; its plain deliveries."""
+    entries = list(mixed())
+    await store_batch(broker, entries)
+    late = delivery("issues", body("issues.opened.15"), 0, "understood-late")
+    seq, _ = await bus.store_delivery(broker.js, late)
+    writer = Writer(engine, SQL, SOURCES, lambda n: bus.read_delivery(broker.js, n))
+    found = await bus.read_delivery(broker.js, seq)
+    await writer.fold([parked(found, "shape_mismatch", "older code did not understand it")])
+    assert 1 == await count(engine, "deliveries", "status = 'parked' AND identity = 'understood-late'")
+
+    async def publish(_: object) -> None:
+        """What a retry publishes is not looked at here."""
+
+    await writer.retry([understand(SOURCES, found)], publish)
+    await forget_ids(broker)
+    await project_all(broker, engine, 2)
+    poison = delivery("issues", b'{"action": "opened", "issue": 7}', 0, "poison")
+    await store(broker, [*unlike(entries), *entries[::4], poison])
+    webhooks = [(n, entry) for n, entry in enumerate(entries, 1) if entry.source == "github"]
+    await store(broker, [said(discarded(entry, n)) for n, entry in webhooks[::5]])
+    await project_all(broker, engine, 2)
+    return entries

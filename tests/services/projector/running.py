@@ -170,8 +170,10 @@ def environment(broker: Broker, database: Database) -> dict[str, str]:
 # A projector that kills itself at a place that a test names: no stub, the real process up to that point.
 _KILLED_AT = """
 import os, signal, sys
-from runtime import bus, process
+from runtime import bus, process, streams
 from services.projector import app, drift, write
+
+streams.FETCH_COUNT = {count}
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -179,8 +181,9 @@ def die(*args, **kwargs):
 {patch}
 sys.exit(process.run("projector", app.main))
 """
+IN_A_TRANSACTION = "between two tables of one transaction"
 PLACES = {
-    "between two tables of one transaction": (
+    IN_A_TRANSACTION: (
         "merge = write.Writer.merge_rows\n"
         "async def half(self, connection, rows, *sights):\n"
         "    await merge(self, connection, {name: rows[name] for name in list(rows)[:2]})\n"
@@ -199,8 +202,13 @@ _OF_DRIFT = {
 }
 
 
-async def run_until_killed(broker: Broker, database: Database, place: str, folder: Path) -> None:
-    """A projector process that dies by SIGKILL at `place`; returns when it is dead. It needs a `folder`."""
-    code = _KILLED_AT.format(patch=(PLACES | _OF_DRIFT)[place])
+async def run_until_killed(
+    broker: Broker, database: Database, place: str, folder: Path, count: int = streams.FETCH_COUNT
+) -> None:
+    """A projector process that dies by SIGKILL at `place`; returns when it is dead. It needs a `folder`.
+
+    It has up to `count` deliveries in a batch.
+    """
+    code = _KILLED_AT.format(patch=(PLACES | _OF_DRIFT)[place], count=count)
     with forked(["-c", code], environment(broker, database), folder / "projector") as process:
         assert -signal.SIGKILL == await process.ended(DEADLINE_S), process.said()

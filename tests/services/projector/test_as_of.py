@@ -22,8 +22,10 @@ from read_models.registry import READ_MODELS
 from runtime import postgres, streams
 from services.projector import as_of, shadow
 from services.projector.as_of import AsOf, BadName
-from services.projector.rebuild import SHADOW, RebuildRunning, Until, alone
+from services.projector.blocks import Until
+from services.projector.replaying import SHADOW
 from services.projector.shadow import About, InTheWay
+from services.projector.work import RebuildRunning, alone
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT, body, delivery
 from tests.servers import Database

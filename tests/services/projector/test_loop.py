@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog import get_logger
 
 from contracts import delivery as wire
 from contracts.delivery import Delivery
@@ -19,11 +20,14 @@ from contracts.ledger import DeliveryDiscarded, DeliveryParked
 from contracts.own import delivery_of
 from runtime import bus, streams
 from runtime.postgres import make_engine
+from services.projector.app import READ_AT_ONCE, Projector
 from services.projector.understand import understand
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT, SOURCES, at, body, delivery, log, paths
 from tests.servers import Database
 from tests.services.projector.running import (
+    DEADLINE_S,
+    IN_A_TRANSACTION,
     PLACES,
     clean_fold,
     drained,
@@ -42,6 +46,8 @@ from tests.services.projector.running import (
 from tests.tables import count, empty, snapshot
 
 pytestmark = pytest.mark.anyio
+
+SMALL_BATCH = 15
 
 
 @pytest.fixture
@@ -210,6 +216,54 @@ async def test_kill_9_loses_and_doubles_nothing(
     ids = await event_ids(broker)
     assert await clean_fold(broker, engine) == found
     assert len(ids) == len(set(ids)) == len(found["platform_events"])
+
+
+async def test_one_of_three_processes_dies_and_the_others_finish_its_work(
+    broker: Broker, database: Database, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All batches are about the same things, with copies and conflicts; each process has connections of its own."""
+    monkeypatch.setattr(streams, "FETCH_COUNT", SMALL_BATCH)
+    await shorten_ack_wait(broker)
+    entries = log(paths("workflow_run", "issues")[: SMALL_BATCH - 3])
+    copies = [at(entry, 0, f"{n}-{entry.identity}") for n in range(30) for entry in entries]
+    conflicts = [at(entries[n + 1], 0, copies[n].identity) for n in range(0, SMALL_BATCH - 4, 2)]
+    await store_batch(broker, [*copies, *conflicts])
+    waits = _waits_for_postgres()
+
+    dying = asyncio.create_task(run_until_killed(broker, database, IN_A_TRANSACTION, tmp_path, SMALL_BATCH))
+    await until(lambda: taken(broker), "the first has deliveries in hand")
+    own = make_engine(database.url("projector"), "test")
+    async with projecting(broker, engine), projecting(broker, own):
+        await dying
+        await until(lambda: drained(broker), "the log is drained")
+    await own.dispose()
+
+    found = await snapshot(engine)
+    ids = await event_ids(broker)
+    assert waits == _waits_for_postgres(), "a deadlock is waited out like an outage"
+    assert len(ids) == len(set(ids)) == len(found["platform_events"])
+    assert len(conflicts) == Counter(row["status"] for row in found["deliveries"])["conflict"]
+    assert await clean_fold(broker, engine) == found
+
+
+def _waits_for_postgres() -> float:
+    return REGISTRY.get_sample_value("odooops_projector_outages_total", {"server": "postgres"}) or 0.0
+
+
+async def test_others_go_on_while_a_batch_is_understood(broker: Broker, engine: AsyncEngine) -> None:
+    """Else a transaction that holds locks waits for its next statement, and everybody waits for the transaction."""
+    await store_batch(broker, log(paths()))
+    nc = await bus.connect(broker.url("projector"), "projector")
+    projector = Projector(nc, engine, SOURCES, get_logger(), asyncio.Event())
+    fetched = await projector.pull.fetch(DEADLINE_S)
+    reading = asyncio.create_task(projector._read_all(fetched))
+    turns = 0
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    await nc.close()
+
+    assert turns >= len(fetched) // READ_AT_ONCE > 5
 
 
 async def test_a_missing_column_is_waited_for_and_parks_nothing(

@@ -17,8 +17,8 @@ from read_models.table import SCHEMA
 from runtime import bus
 from services.projector import preview as previews
 from services.projector.preview import look, preview
-from services.projector.rebuild import Work
 from services.projector.understand import understand
+from services.projector.work import Work
 from services.projector.write import Gathered, RefoldTooWide, Writer
 from tests.conftest import Broker
 from tests.servers import Database

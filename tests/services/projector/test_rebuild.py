@@ -11,23 +11,21 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.delivery import Delivery
-from contracts.ledger import DeliveryDiscarded
-from contracts.own import delivery_of
 from runtime import bus, postgres
 from services.projector.fingerprint import fingerprints, record
-from services.projector.rebuild import AnotherLog, RebuildRunning, alone, rebuild
-from services.projector.understand import parked, understand
-from services.projector.write import Writer
+from services.projector.rebuild import rebuild
+from services.projector.work import AnotherLog, RebuildRunning, alone
 from tests.conftest import Broker
-from tests.samples import RECEIVED_AT, SOURCES, body, delivery
+from tests.samples import SOURCES
 from tests.servers import Database
 from tests.services.projector.rebuilding import (
     again,
+    discarded,
     fold_all,
-    forget_ids,
     mixed,
+    said,
     schemas,
-    unlike,
+    soak,
     working,
     wrong,
 )
@@ -36,11 +34,10 @@ from tests.services.projector.running import (
     fold_one,
     project_all,
     projecting,
-    store,
     store_batch,
     until,
 )
-from tests.tables import SQL, count, snapshot
+from tests.tables import count, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -119,45 +116,6 @@ async def keep_coming(broker: Broker, entries: list[Delivery], stop: asyncio.Eve
     raise AssertionError
 
 
-def discarded(of: Delivery, seq: int) -> Delivery:
-    """An operator's word that a delivery is not to be folded."""
-    event = DeliveryDiscarded(
-        occurred_at=RECEIVED_AT,
-        actor="op",
-        delivery_source=of.source,
-        delivery_identity=of.identity,
-        body_sha256=of.body_sha256,
-        seq=seq,
-        why="a test",
-    )
-    return delivery_of(event, "cli", RECEIVED_AT)
-
-
-async def soak(broker: Broker, engine: AsyncEngine) -> list[Delivery]:
-    """A log with all that can become of a delivery, folded by two projectors; its plain deliveries."""
-    entries = list(mixed())
-    await store_batch(broker, entries)
-    late = delivery("issues", body("issues.opened.15"), 0, "understood-late")
-    seq, _ = await bus.store_delivery(broker.js, late)
-    writer = Writer(engine, SQL, SOURCES, lambda n: bus.read_delivery(broker.js, n))
-    found = await bus.read_delivery(broker.js, seq)
-    await writer.fold([parked(found, "shape_mismatch", "older code did not understand it")])
-    assert 1 == await count(engine, "deliveries", "status = 'parked' AND identity = 'understood-late'")
-
-    async def publish(_: object) -> None:
-        """What a retry publishes is not looked at here."""
-
-    await writer.retry([understand(SOURCES, found)], publish)
-    await forget_ids(broker)
-    await project_all(broker, engine, 2)
-    poison = delivery("issues", b'{"action": "opened", "issue": 7}', 0, "poison")
-    await store(broker, [*unlike(entries), *entries[::4], poison])
-    webhooks = [(n, entry) for n, entry in enumerate(entries, 1) if entry.source == "github"]
-    await store(broker, [discarded(entry, n) for n, entry in webhooks[::5]])
-    await project_all(broker, engine, 2)
-    return entries
-
-
 async def test_a_rebuild_under_traffic_equals_live_and_no_reader_notices(
     broker: Broker, database: Database, engine: AsyncEngine
 ) -> None:
@@ -232,11 +190,11 @@ async def test_what_was_acknowledged_and_is_gone_from_the_ledger_is_a_difference
 async def test_what_the_projectors_have_yet_to_fold_is_counted_and_not_compared(
     broker: Broker, database: Database, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.projector.rebuild.BEHIND_TRIES", 1)
+    monkeypatch.setattr("services.projector.comparing.BEHIND_TRIES", 1)
     entries = list(mixed())
     await store_batch(broker, entries[:60])
     await project_all(broker, engine)
-    held, later = [*entries[60:70], discarded(entries[0], 1)], entries[70:80]
+    held, later = [*entries[60:70], said(discarded(entries[0], 1))], entries[70:80]
     await store_batch(broker, [*held, *later])
     for n in range(len(later)):  # another projector was faster with these
         await fold_one(broker, engine, 60 + len(held) + n + 1)

@@ -20,8 +20,9 @@ from runtime import bus, postgres, streams
 from runtime.streams import DELIVERIES, EVENTS, INLINE_BODY_BYTES_MAX
 from services.notifier import memory
 from services.notifier.memory import Entry, Key
-from services.projector import rebuild, redact, retry, shadow
-from services.projector.rebuild import RebuildRunning, Replay, Until, Work
+from services.projector import redact, retry, shadow
+from services.projector.blocks import Until
+from services.projector.rebuild import rebuild
 from services.projector.redact import (
     Disagreement,
     Done,
@@ -32,8 +33,10 @@ from services.projector.redact import (
     of_ref,
     of_sequence,
 )
+from services.projector.replaying import Replay
 from services.projector.retry import RetryRunning
 from services.projector.shadow import About
+from services.projector.work import RebuildRunning, Work, alone
 from tests import samples
 from tests.conftest import Broker
 from tests.servers import Database
@@ -116,7 +119,7 @@ async def erase(work: Work, selection: Selection) -> tuple[Plan, Done]:
 
 async def differences(work: Work) -> list[object]:
     """Where the tables are not what the log says."""
-    found = await rebuild.rebuild(work, limit=5, dry_run=True)
+    found = await rebuild(work, limit=5, dry_run=True)
     return [each for each in found.compared if not each.equal]
 
 
@@ -150,8 +153,8 @@ async def test_no_table_and_no_stream_holds_what_was_said_of_a_ref(
     await notified(engine, (event.headers or {})["ce-id"], "some other name of it")
     await notified(engine, "of an event that nobody has any more", REF)
     async with working(broker, database) as work:
-        await rebuild.rebuild(work, limit=0, dry_run=False)
-        await rebuild.rebuild(work, ["work_items"], limit=0, dry_run=False)
+        await rebuild(work, limit=0, dry_run=False)
+        await rebuild(work, ["work_items"], limit=0, dry_run=False)
         await shadow.make(work.engine, "ops_asof", About("as_of", NOON.isoformat()))
         await Replay(work, "ops_asof", until=Until(NOON)).run()
         kept = {place for place in await places_of(broker, engine) if place.startswith("ops_before_")}
@@ -249,7 +252,7 @@ async def test_what_was_interrupted_anywhere_is_finished_by_the_same_command(
         for event_id, ref in rows.all():
             await notified(engine, event_id, f"about {ref}")
     async with working(broker, database) as work:
-        await rebuild.rebuild(work, limit=0, dry_run=False)
+        await rebuild(work, limit=0, dry_run=False)
         for n, (name, _) in enumerate(places):
             selection = of_delivery("github", f"killed-{n}")
             monkeypatch.setattr(redact, "PLACES", (*places[:n], (name, _die), *places[n + 1 :]))
@@ -352,7 +355,7 @@ async def test_looking_writes_nothing_and_a_rebuild_that_runs_is_not_disturbed(
     await project_all(broker, engine)
     async with working(broker, database) as work:
         plan = await redact.look(work, of_ref(REF))
-        async with rebuild.alone(work.engine):
+        async with alone(work.engine):
             with pytest.raises(RebuildRunning):
                 await redact.redact(work, plan, "mona", "a request to erase")
     assert 1 == (await broker.js.stream_info(DELIVERIES)).state.last_seq

@@ -18,10 +18,11 @@ from read_models.table import SCHEMA
 from runtime import bus, streams
 from runtime.postgres import own_fold_lock
 from services.projector import replay, retry
-from services.projector.rebuild import OPERATORS_WORDS, Work
 from services.projector.replay import Portion, Selection
+from services.projector.replaying import OPERATORS_WORDS
 from services.projector.retry import RetryRunning
 from services.projector.understand import understand
+from services.projector.work import Work
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT
 from tests.servers import Database

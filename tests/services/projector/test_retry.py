@@ -20,7 +20,7 @@ from providers.port import Source
 from runtime import postgres, streams
 from services.projector import fingerprint
 from services.projector.app import Projector
-from services.projector.rebuild import Progress, rebuild
+from services.projector.rebuild import rebuild
 from services.projector.retry import (
     NOT_IN_THE_LOG,
     PORTION_COUNT,
@@ -34,6 +34,7 @@ from services.projector.retry import (
     today,
 )
 from services.projector.understand import understand
+from services.projector.work import Progress
 from services.projector.write import Folded
 from tests.conftest import Broker
 from tests.processes import forked

@@ -19,7 +19,8 @@ from contracts.own import delivery_of
 from runtime import streams
 from runtime.reading import Reading
 from services.projector import seed
-from services.projector.rebuild import Busy, Replayed, rebuild
+from services.projector.rebuild import Replayed, rebuild
+from services.projector.work import Busy
 from tests.conftest import Broker
 from tests.samples import RECEIVED_AT, body, delivery
 from tests.servers import Database

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any
 
 import asyncpg
@@ -19,12 +20,14 @@ from contracts.delivery import Delivery
 from contracts.own import delivery_of
 from migrations.schema import METADATA, OPTIONS
 from runtime import bus, postgres
+from services.projector import comparing, crew, shadow, swap
 from services.projector import rebuild as operation
-from services.projector import shadow
-from services.projector.rebuild import Replay, Work, rebuild
+from services.projector.rebuild import rebuild
+from services.projector.replaying import Replay
 from services.projector.rollback import NothingKept, drop_old, rollback
 from services.projector.shadow import InTheWay
 from services.projector.understand import understand
+from services.projector.work import Busy, Work
 from services.projector.write import Writer
 from tests.conftest import Broker
 from tests.samples import SOURCES, body, delivery
@@ -51,14 +54,14 @@ async def folded(broker: Broker, engine: AsyncEngine) -> None:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operation, "SWAP_AGAIN_S", 0.02)
-    monkeypatch.setattr(operation, "SWAP_LOCK_S_MAX", 0.05)
+    monkeypatch.setattr(swap, "SWAP_AGAIN_S", 0.02)
+    monkeypatch.setattr(swap, "SWAP_LOCK_S_MAX", 0.05)
 
 
 async def test_a_swap_waits_for_a_transaction_that_folds_and_loses_no_write(
     broker: Broker, database: Database, engine: AsyncEngine, folded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_in_place = operation.put_in_place
+    put_in_place = swap.put_in_place
 
     async def while_one_folds(work: Work, replay: Replay, made_by: Mapping[str, str]) -> str:
         late = delivery("issues", body("issues.opened.15"), 0, "in-hand")
@@ -92,8 +95,8 @@ async def test_who_spares_the_servers_holds_nobody_up_for_that(
     """What comes after the last look at the log is folded while the projectors wait, at whatever rate goes."""
     came = []
 
-    def after_something_came(name: str) -> None:
-        original = getattr(operation, name)
+    def after_something_came(module: ModuleType, name: str) -> None:
+        original = getattr(module, name)
 
         async def first_come(*given: Any) -> Any:
             if name not in came:
@@ -102,15 +105,15 @@ async def test_who_spares_the_servers_holds_nobody_up_for_that(
                 await project_all(broker, engine)
             return await original(*given)
 
-        monkeypatch.setattr(operation, name, first_come)
+        monkeypatch.setattr(module, name, first_come)
 
-    after_something_came("_surely_folded")
-    after_something_came("_carry_over")
+    after_something_came(comparing, "surely_folded")
+    after_something_came(swap, "_carry_over")
     async with working(broker, database) as work, asyncio.timeout(DEADLINE_S):
-        monkeypatch.setattr(operation.Replay, "run", without_batches(monkeypatch, operation.Replay.run))
+        monkeypatch.setattr(Replay, "run", without_batches(monkeypatch, Replay.run))
         done = await rebuild(replace(work, rate_max=0.01), limit=0, dry_run=False)
 
-    assert (["_surely_folded", "_carry_over"], 80) == (came, done.deliveries)
+    assert (["surely_folded", "_carry_over"], 80) == (came, done.deliveries)
 
 
 def without_batches(monkeypatch: pytest.MonkeyPatch, run: Callable[[Replay], Awaitable[None]]) -> Any:
@@ -118,7 +121,7 @@ def without_batches(monkeypatch: pytest.MonkeyPatch, run: Callable[[Replay], Awa
 
     async def runs(replay: Replay) -> None:
         await run(replay)
-        monkeypatch.setattr(operation, "BATCH_COUNT", 1)
+        monkeypatch.setattr(crew, "BLOCK_COUNT_MAX", 1)
 
     return runs
 
@@ -187,13 +190,11 @@ LOCKED = (
 async def test_who_keeps_the_tables_for_too_long_is_named(
     broker: Broker, database: Database, folded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operation, "SWAP_S_MAX", 0.1)
+    monkeypatch.setattr(swap, "SWAP_S_MAX", 0.1)
     reader = await asyncpg.connect(database.url("reader"))
     async with working(broker, database) as work, reader.transaction():
         await reader.fetch("SELECT * FROM ops.work_items")
-        with pytest.raises(
-            operation.Busy, match=f"odooops_login_reader .* process {reader.get_server_pid()}"
-        ):
+        with pytest.raises(Busy, match=f"odooops_login_reader .* process {reader.get_server_pid()}"):
             await rebuild(work, limit=0, dry_run=False)
     await reader.close()
 
