@@ -20,7 +20,7 @@ from types import ModuleType
 
 import uvloop
 
-from bench import ingest, latency, meaning, projector, rebuild, starts
+from bench import growth, ingest, latency, meaning, projector, rebuild, starts
 from bench.peers import suite
 from bench.result import Result
 
@@ -32,6 +32,7 @@ SUITES: dict[str, ModuleType] = {
     "peers": suite,
     "meaning": meaning,
     "starts": starts,
+    "growth": growth,
 }
 PACKAGES = (
     "nats-py",
@@ -68,6 +69,17 @@ PAGES = (
             "figures belong to the machine. Each figure is the median of its runs, with the least and the greatest."
         ),
         suites=("ingest", "projector", "rebuild", "latency", "peers", "meaning", "starts"),
+    ),
+    Page(
+        file="growth.md",
+        title="Growth",
+        command="make bench-growth",
+        intro=(
+            "A system with a million deliveries in its log and a million rows in its tables beside an empty one, by\n"
+            "turns on one machine. It is built once, in `.bench/growth`. Each figure is the median of its runs, with\n"
+            "the least and the greatest."
+        ),
+        suites=("growth",),
     ),
 )
 

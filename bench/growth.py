@@ -27,7 +27,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from bench import latency, small
-from bench.ingest import CONNECTIONS, WINDOW_S, door
+from bench.ingest import FEW as CONNECTIONS
+from bench.ingest import WINDOW_S, door
 from bench.load import SMALL
 from bench.projector import fill
 from bench.result import Result, measured
@@ -270,7 +271,7 @@ async def _acknowledging(full: System, empty: System) -> list[Result]:
     async with AsyncExitStack() as stack:
         loads = {}
         for is_full, which in ((True, full), (False, empty)):
-            address, _ = await stack.enter_async_context(door(which.given.nats["ingest"]))
+            address, _ = await stack.enter_async_context(door("services.ingest", which.given.nats["ingest"]))
             command = [sys.executable, "-m", "bench.load", "http", address, SMALL, str(CONNECTIONS)]
             loads[is_full] = await stack.enter_async_context(running(command, stdin=PIPE, stdout=PIPE))
         for repeat in range(-1, REPEATS):  # the first one warms up

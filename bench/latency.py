@@ -73,7 +73,7 @@ async def path(given: Servers) -> AsyncIterator[Path]:
         stack.push_async_callback(nc.close)
         js = nc.jetstream()
         await streams.provision(js)
-        address, _ = await stack.enter_async_context(door(given.nats["ingest"]))
+        address, _ = await stack.enter_async_context(door("services.ingest", given.nats["ingest"]))
         await stack.enter_async_context(service("projector", projector))
         command = [sys.executable, "-m", "bench.path", address, given.postgres["reader"]]
         generator = await stack.enter_async_context(running(command, stdin=PIPE, stdout=PIPE))

@@ -169,7 +169,7 @@ async def main(address: str, database_url: str) -> None:
             connection.transport.close()  # the server closes one that idled
         idle.clear()
         for _ in range(CONNECTIONS):
-            await loop.create_connection(lambda: Connection(idle), parts.hostname, parts.port)
+            await loop.create_connection(lambda: Connection(idle), parts.hostname or "", parts.port or 0)
         course, sent = Course(made), asyncio.Event()
         gc.collect()
         gc.disable()
