@@ -51,7 +51,7 @@ async def run() -> list[Result]:
             await js.purge_stream(streams.DELIVERIES)
             await fill(nc, corpus.mixed(count))
             limit = (await drain(given, js, by_hand=True, count=count))[0]
-            runs[count] = await _process(given, "rebuild")
+            runs[count] = await process_of(given, "rebuild")
         await nc.close()
     mixed = f"{MANY:,} deliveries of all providers mixed"
     return [
@@ -76,8 +76,8 @@ async def _by_turns(given: Servers, js: JetStreamContext) -> list[Result]:
     verified: list[Run] = []
     for _ in range(REPEATS):
         limits.append((await drain(given, js, by_hand=True))[0])
-        rebuilt.append(await _process(given, "rebuild"))
-        verified.append(await _process(given, "verify"))
+        rebuilt.append(await process_of(given, "rebuild"))
+        verified.append(await process_of(given, "verify"))
     github = f"{DELIVERIES:,} deliveries of GitHub"
     return [
         measured(f"hand-written loop, {github}, rows only, beside rebuilds", "/s", limits),
@@ -98,7 +98,7 @@ async def _by_turns(given: Servers, js: JetStreamContext) -> list[Result]:
     ]
 
 
-async def _process(given: Servers, what: str) -> Run:
+async def process_of(given: Servers, what: str) -> Run:
     """A rebuild or a verification by a process of its own; the old tables are not kept."""
     command = [
         sys.executable,
