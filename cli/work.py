@@ -45,7 +45,7 @@ async def working(servers: Servers, rate_max: float | None = None) -> AsyncItera
 
     Raises BrokerAway and DatabaseAway, and BrokerAway and DatabaseRefused for the block.
     """
-    broker, address = servers.nats(OPERATOR), servers.database(OPERATOR)
+    address, broker = servers.database(OPERATOR), servers.nats(OPERATOR)
     declared = sources(ssot.load(reach.ssot_dir(servers.settings)))
     engine = postgres.make_engine(address, "cli-operator", STATEMENT_S_MAX)
     telling = Telling()
