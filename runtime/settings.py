@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     odooops_ops_port: Port = 0
     """Port of /readyz and /metrics; 0 serves neither."""
     odooops_ssot_dir: Path = Path("ssot")
+    odooops_spool_dir: Path | None = None
+    """Where ingest keeps what comes while the broker is away; not set, senders are told to come again."""
     odooops_log_format: Literal["json", "console"] = "json"
 
     nats_url: SecretStr | None = None

@@ -44,6 +44,14 @@ GROUP_COUNT_MIN = 8
 """Fewer are sooner stored alone (measured at 4 to 256 connections)."""
 GROUP_BYTES_MAX = 4 * 1024 * 1024
 
+# The spool, where deliveries wait for a broker that is away.
+SPOOL_BYTES_MAX = 1_000_000_000
+"""Of all segments in a folder. When they are full, senders are told to come again."""
+SPOOL_DRAIN_COUNT = 128
+"""Deliveries stored at the same time when the broker is back, beside those that come meanwhile."""
+SPOOL_LOOK_S = 5.0
+"""How often the folder is searched for segments of processes that are no more."""
+
 # What a message may be.
 INLINE_BODY_BYTES_MAX = 64 * 1024
 """A larger body goes into the object store, and its message carries the object's name."""

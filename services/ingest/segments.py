@@ -147,14 +147,12 @@ class Segment:
         """Everything in it is in the log."""
         self.path.unlink(missing_ok=True)
         sync_folder(self.path.parent)
-        self.close()
 
     def set_aside(self) -> Path:
         """Keep it under another name, for it has bytes that nobody could read; its new path."""
         kept = self.path.with_suffix(DAMAGED)
         os.rename(self.path, kept)
         sync_folder(self.path.parent)
-        self.close()
         return kept
 
     def close(self) -> None:

@@ -8,12 +8,14 @@ repeat harmless. Whoever finds the segment of a process that is no more drains i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nats.errors
 from prometheus_client import Counter, Gauge
@@ -27,8 +29,6 @@ SPOOLED = Counter("odooops_ingest_spooled_total", "Deliveries written to the spo
 DRAINED = Counter("odooops_ingest_spool_drained_total", "Deliveries of the spool stored in the log")
 DAMAGES = Counter("odooops_ingest_spool_damages_total", "Parts of segments that are no whole record")
 HELD = Gauge("odooops_ingest_spool_bytes", "Bytes in the spool's folder, whichever process wrote them")
-
-Log = Callable[[Delivery, float], Awaitable[bus.Ack]]
 
 
 class SpoolFull(Exception):
@@ -52,6 +52,8 @@ class Spool:
         self._log = log
         self._segment: Segment | None = None
         """The one that is being written."""
+        self._taking = threading.Lock()
+        """Held while the segment is written, and while it is taken away to be drained."""
         self._puts: list[_Put] = []
         self._writing: asyncio.Task[None] | None = None
         self._something = asyncio.Event()
@@ -63,9 +65,14 @@ class Spool:
         self._puts.append(put)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
-        await put.written
-        SPOOLED.labels(delivery.source).inc()
+        # Before it is written: once it is, it may be stored, and the broker be known to be back, before we hear of it.
         self.waits = True
+        try:
+            await put.written
+        except SpoolFull:
+            self.waits = False  # nothing of ours is left that would find out that the broker is back
+            raise
+        SPOOLED.labels(delivery.source).inc()
         self._something.set()
 
     async def _write(self) -> None:
@@ -85,51 +92,53 @@ class Spool:
             self._writing = None
 
     def _append(self, records: list[bytes]) -> None:
-        more = sum(map(len, records))
-        if segments.held_bytes(self.folder) + more > streams.SPOOL_BYTES_MAX:
+        if segments.held_bytes(self.folder) + sum(map(len, records)) > streams.SPOOL_BYTES_MAX:
             raise SpoolFull(f"the spool holds its {streams.SPOOL_BYTES_MAX} bytes")
-        if self._segment is None:
-            self._segment = Segment.new(self.folder)
-        self._segment.append(records)
+        with self._taking:
+            if self._segment is None:
+                self._segment = Segment.new(self.folder)
+            self._segment.append(records)
 
-    async def keep_draining(self, store: Log) -> None:
+    async def keep_draining(self, store: bus.Store) -> None:
         """Store what is in the spool, as long as it takes; look for what dead processes left now and then."""
         while True:
-            for segment in await asyncio.to_thread(self._to_drain):
-                await self._drain(segment, store)
-            self.waits = False
             self._something.clear()
-            try:
+            while (segment := await asyncio.to_thread(self._next)) is not None:
+                try:
+                    await self._drain(segment, store)
+                finally:
+                    segment.close()
+            with suppress(TimeoutError):
                 async with asyncio.timeout(streams.SPOOL_LOOK_S):
                     await self._something.wait()
-            except TimeoutError:
-                continue
 
-    def _to_drain(self) -> list[Segment]:
-        """Ours, to which nothing more is written from now on, and those that nobody owns."""
-        ours, self._segment = self._segment, None
+    def _next(self) -> Segment | None:
+        """Ours, to which nothing more is written from now on, or one that nobody owns."""
+        with self._taking:
+            ours, self._segment = self._segment, None
+        if ours is not None:
+            return ours
         left = sorted(self.folder.glob(f"*{segments.SUFFIX}"))
-        adopted = [Segment.adopt(path) for path in left if ours is None or path != ours.path]
-        return [*([ours] if ours else []), *(each for each in adopted if each is not None)]
+        return next((found for path in left if (found := Segment.adopt(path)) is not None), None)
 
-    async def _drain(self, segment: Segment, store: Log) -> None:
+    async def _drain(self, segment: Segment, store: bus.Store) -> None:
         damaged = False
         with segment.reader() as file:
             found = segments.read(file)
             while chunk := await asyncio.to_thread(_chunk, found):
+                deliveries = [each for each in chunk if isinstance(each, Delivery)]
+                await asyncio.gather(*(self._store(each, store) for each in deliveries))
+                DRAINED.inc(len(deliveries))
                 for damage in chunk:
                     if isinstance(damage, Damage):
                         damaged = True
                         self._name(segment, damage)
-                deliveries = [each for each in chunk if isinstance(each, Delivery)]
-                await asyncio.gather(*(self._store(each, store) for each in deliveries))
-                DRAINED.inc(len(deliveries))
         if damaged:
             self._log.error("a damaged segment is kept", file=str(segment.set_aside()))
         else:
             segment.remove()
 
-    async def _store(self, delivery: Delivery, store: Log) -> None:
+    async def _store(self, delivery: Delivery, store: bus.Store) -> None:
         while True:
             try:
                 await store(delivery, streams.ACCEPT_S_MAX)
@@ -138,3 +147,27 @@ class Spool:
             else:
                 self.waits = False
                 return
+
+    def _name(self, segment: Segment, damage: Damage) -> None:
+        DAMAGES.inc()
+        self._log.error(
+            "a part of the spool cannot be read",
+            file=segment.path.name,
+            offset=damage.offset,
+            bytes=damage.count,
+            hint="cut off while it was written, then nobody was told that it is stored"
+            if damage.last
+            else None,
+        )
+
+
+def _chunk(found: Iterator[Delivery | Damage]) -> list[Delivery | Damage]:
+    """The next deliveries to store at the same time: few, or of few bytes together."""
+    chunk: list[Delivery | Damage] = []
+    held = 0
+    for each in islice(found, streams.SPOOL_DRAIN_COUNT):
+        chunk.append(each)
+        held += len(each.body) if isinstance(each, Delivery) else 0
+        if held >= streams.GROUP_BYTES_MAX:
+            break
+    return chunk
