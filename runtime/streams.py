@@ -34,6 +34,10 @@ HEADER_CHARS_MAX = 1024
 HEADERS_CHARS_MAX = 8_192
 """Of all of them, names included."""
 RETRY_AFTER_S = 5
+LEAVE_S_MAX = 2.0
+"""How long a door that is to stop asks its callers to go elsewhere."""
+LEAVE_QUIET_S = 0.25
+"""Without a request for so long, nobody is left to be asked."""
 LOG_AGAIN_S = 10.0
 """How long the same line about strangers' requests is not written again."""
 

@@ -37,7 +37,9 @@ async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
     try:
         # Served before the broker is there: what comes is spooled, and /readyz says what is missing.
         async with (
-            process.serve_http(receiver, given.odooops_host, given.odooops_port),
+            process.serve_http(
+                receiver, given.odooops_host, given.odooops_port, given.odooops_listen_fd, receiver.leave
+            ),
             process.serve_ops(given, broker.problems),
         ):
             log.info(

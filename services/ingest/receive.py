@@ -7,6 +7,7 @@ so that the answer is JSON whatever was asked, and a refused body is read before
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,6 +71,8 @@ class Receiver:
         """None until the broker has been reached for the first time."""
         self.spool = spool
         self.memory = Memory()
+        self._asked_at = -math.inf
+        self._leaving = False
         self._endpoints = {str(each.source.file.endpoint): each for each in endpoints}
         self._log = log
         self._seldom = Seldom(log)
@@ -83,7 +86,7 @@ class Receiver:
         if path == HEALTH:
             await _send(_HEALTHY, send)
             return
-        started = time.perf_counter()
+        started = self._asked_at = time.perf_counter()
         endpoint = self._endpoints.get(path)
         request = Request(
             method=scope["method"],
@@ -101,6 +104,19 @@ class Receiver:
             await body.drain()
         await self._answer(endpoint, outcome, request, send)
         SECONDS.observe(time.perf_counter() - started)
+
+    async def leave(self) -> None:
+        """Ask whoever keeps a connection to make a new one, as long as requests come.
+
+        A connection that is closed while a sender writes costs a delivery; one of which the sender knows does not.
+        """
+        self._leaving = True
+        begun = time.perf_counter()
+        while (now := time.perf_counter()) - begun < streams.LEAVE_S_MAX:
+            quiet_s = now - self._asked_at
+            if quiet_s >= streams.LEAVE_QUIET_S:
+                return
+            await asyncio.sleep(streams.LEAVE_QUIET_S - quiet_s)
 
     async def _outcome(
         self, endpoint: Endpoint | None, path: str, request: Request, body: Body
@@ -186,7 +202,7 @@ class Receiver:
         else:
             reason = "spooled" if outcome.seq is None else "duplicate" if outcome.duplicate else "stored"
         REQUESTS.labels(label, str(shaped.status), reason).inc()
-        await _send(shaped, send)
+        await _send(shaped, send, close=self._leaving)
 
 
 def _shaped(endpoint: Endpoint | None, outcome: Stored | Refused, request: Request) -> Answer:
@@ -238,11 +254,13 @@ def _kept(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     return kept
 
 
-async def _send(shaped: Answer, send: Send) -> None:
+async def _send(shaped: Answer, send: Send, *, close: bool = False) -> None:
     body = orjson.dumps(shaped.body)
     headers = {"content-type": "application/json", "content-length": str(len(body)), **shaped.headers}
     if shaped.status == 503:
         headers.setdefault("retry-after", str(streams.RETRY_AFTER_S))
+    if close:
+        headers["connection"] = "close"
     if shaped.status == 405:
         headers.setdefault("allow", "POST")
     await send(

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from cli import status
-from cli.status import Report
+from cli.report import Report
 from runtime import embedded, streams
 from tests.processes import Forked, Started, forked
 from tests.services.ingest.door import (
