@@ -6,8 +6,9 @@ import asyncio
 import os
 import secrets
 import signal
+import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,7 +119,8 @@ class Start:
         self._given_database = _given_database(loaded)
         self._flags = {"projector": ["--unpark"]} if unpark else {}
         self._host = loaded.odooops_host
-        self._port = self._choose_port(port)
+        self._door = self._choose_door(port)
+        self._port: int = self._door.getsockname()[1]
         self._ops_ports = {service: self._hold(loaded.odooops_ops_host, 0) for service in self.services}
         self._secret_files: dict[str, str] = {}
         self._closed_sources: dict[str, str] = {}
@@ -182,8 +184,14 @@ class Start:
             for drift in await streams.provision(client.jetstream(), self.settings.nats_replicas):
                 terminal.say(f"a setting is not ours, left as it is: {drift}")
         files = {f"{name}_FILE": path for name, path in self._secret_files.items()}
-        own = {"NATS_URL_INGEST": addresses["ingest"], "ODOOOPS_PORT": str(self._port), **files}
-        await self.supervisor.start(self._service("ingest", own))
+        own = {
+            "NATS_URL_INGEST": addresses["ingest"],
+            "ODOOOPS_PORT": str(self._port),
+            "ODOOOPS_LISTEN_FD": str(self._door.fileno()),
+            "ODOOOPS_SPOOL_DIR": str(self.settings.odooops_spool_dir or self.data_dir / "spool"),
+            **files,
+        }
+        await self.supervisor.start(self._service("ingest", own, [self._door.fileno()]))
         return addresses
 
     async def _database(self, passwords: Mapping[str, str]) -> dict[str, str]:
@@ -213,7 +221,7 @@ class Start:
             "migrations", _python("migrations"), self.env("migrations", {"DATABASE_URL": url}), LEVEL_SERVICE
         )
 
-    def _service(self, name: str, own: Mapping[str, str]) -> Child:
+    def _service(self, name: str, own: Mapping[str, str], fds: Sequence[int] = ()) -> Child:
         host, ops_port = _reachable(self.settings.odooops_ops_host), self._ops_ports[name]
 
         async def ready() -> bool:
@@ -225,6 +233,7 @@ class Start:
             argv=[*_python(f"services.{name}"), *self._flags.get(name, ())],
             env=self.env(name, {"ODOOOPS_OPS_PORT": str(ops_port), **own}),
             ready=ready,
+            fds=fds,
         )
 
     def env(self, name: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -282,19 +291,19 @@ class Start:
                 found[name] = reason
         return found
 
-    def _choose_port(self, asked: int | None) -> int:
+    def _choose_door(self, asked: int | None) -> socket.socket:
+        """The socket on which ingest listens: ours, so that a restart of ingest refuses no connection."""
         if asked is None and "odooops_port" in self.settings.model_fields_set:
             asked = self.settings.odooops_port
-        if asked is not None:
-            return self._hold(self._host, asked)
-        first = self.settings.odooops_port
-        for port in range(first, first + PORTS_TRIED_MAX):
-            holder = ports.reserve(self._host, port)
-            if holder is not None:
-                self._held.enter_context(holder)
+        first = self.settings.odooops_port if asked is None else asked
+        for port in range(first, first + (PORTS_TRIED_MAX if asked is None else 1)):
+            listener = ports.listen(self._host, port)
+            if listener is not None:
                 if port != first:
                     terminal.say(f"port {first} is in use, taking {port}")
-                return port
+                return self._held.enter_context(listener)
+        if asked is not None:
+            raise BadSettings(f"port {asked} is in use: give another by --port")
         raise BadSettings(f"ports {first} to {port} are in use: give a free one by --port")
 
     def _hold(self, host: str, port: int) -> int:

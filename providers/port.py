@@ -169,10 +169,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What became of a delivery at the door: stored at `seq`, or known to the broker already."""
+    """What became of a delivery at the door: stored at `seq`, or known to the broker already, or in the spool."""
 
     delivery: Delivery
-    seq: int
+    seq: int | None
+    """None where it is in the spool."""
     duplicate: bool
 
 
@@ -188,15 +189,10 @@ for something else."""
 def answer(outcome: Stored | Refused, asked: Request) -> Answer:
     """The answer that a sender gets unless its provider shapes its own."""
     if isinstance(outcome, Stored):
-        return Answer(
-            status=200,
-            body={
-                "ok": True,
-                "delivery": outcome.delivery.name,
-                "seq": outcome.seq,
-                "duplicate": outcome.duplicate,
-            },
+        where = (
+            {"spooled": True} if outcome.seq is None else {"seq": outcome.seq, "duplicate": outcome.duplicate}
         )
+        return Answer(status=200, body={"ok": True, "delivery": outcome.delivery.name, **where})
     return Answer(
         status=outcome.status,
         body={"ok": False, "error": str(outcome), "code": outcome.status, "reason": outcome.reason},

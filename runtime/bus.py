@@ -178,6 +178,10 @@ async def connect(
         ) from None
 
 
+Store = Callable[[Delivery, float], Awaitable[Ack]]
+"""Stores a delivery durably, within seconds. Raises BrokerAway and LogFull."""
+
+
 async def store_delivery(
     js: JetStreamContext,
     delivery: Delivery,

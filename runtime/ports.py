@@ -13,10 +13,26 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from runtime.settings import BadSettings
 
+LISTEN_BACKLOG = 1024
+"""Connections that wait to be taken."""
 ANSWER_S_MAX = 6.0
 """A service asks its own servers first, each for up to 2 s."""
 ANSWER_BYTES_MAX = 64 * 1024
 METRICS_BYTES_MAX = 4_000_000
+
+
+def listen(host: str, port: int) -> socket.socket | None:
+    """A socket that listens on `port` (0: any), for a service to inherit; None where it is in use.
+
+    Whoever connects while the service restarts waits in its queue and is not refused.
+    """
+    listener, address = _socket(host)
+    # A connection of an earlier run that lingers is in nobody's way.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if not _bound(listener, (address, port), host):
+        return None
+    listener.listen(LISTEN_BACKLOG)
+    return listener
 
 
 def reserve(host: str, port: int) -> socket.socket | None:
@@ -26,23 +42,35 @@ def reserve(host: str, port: int) -> socket.socket | None:
     requests. The holder is bound alone and shared only afterwards: the second start sees a busy port, and
     nobody takes it while the service restarts.
     """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise BadSettings(f"ODOOOPS_HOST is {host!r}: {error.strerror}") from None
-    holder = socket.socket(family, kind)
-    try:
-        holder.bind(address)
-    except OSError as error:
-        holder.close()
-        if error.errno == errno.EADDRINUSE:
-            return None
-        raise BadSettings(f"cannot use port {port} of {host}: {error.strerror}") from None
+    holder, address = _socket(host)
+    if not _bound(holder, (address, port), host):
+        return None
     if sys.platform != "linux":
         holder.close()  # elsewhere a port cannot be shared after it was bound alone
     else:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return holder
+
+
+def _socket(host: str) -> tuple[socket.socket, str]:
+    """A socket for an address of `host`, and that address; raises BadSettings."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise BadSettings(f"ODOOOPS_HOST is {host!r}: {error.strerror}") from None
+    return socket.socket(family, kind), str(address[0])
+
+
+def _bound(made: socket.socket, address: tuple[str, int], host: str) -> bool:
+    """Whether the socket has the address now; else it is closed, and somebody else has it. Raises BadSettings."""
+    try:
+        made.bind(address)
+    except OSError as error:
+        made.close()
+        if error.errno == errno.EADDRINUSE:
+            return False
+        raise BadSettings(f"cannot use port {address[1]} of {host}: {error.strerror}") from None
+    return True
 
 
 async def problems_at(host: str, port: int) -> dict[str, str] | None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvloop
+from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
@@ -26,6 +27,7 @@ from starlette.types import ASGIApp
 from contracts.ssot import BadSsot
 from runtime import log as logs
 from runtime import settings as settings_module
+from runtime.ports import LISTEN_BACKLOG
 from runtime.settings import BadSettings, Settings
 
 HEAD_READ_MS_MAX = 10_000
@@ -33,9 +35,8 @@ HEAD_READ_MS_MAX = 10_000
 HEAD_BYTES_MAX = 64 * 1024
 CONNECTIONS_MAX = 768
 """Open at once; more wait to be accepted. Below the usual limit of 1,024 open files."""
-LISTEN_BACKLOG = 1024
-STOP_S_MAX = 9.0
-"""For the requests in hand. A service promises to stop within 10 s."""
+STOP_S_MAX = 7.0
+"""For the requests in hand. A service promises to stop within 10 s, of which ingest may take 2 to leave."""
 LISTEN_S_MAX = 5.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not bound to
 
@@ -46,15 +47,44 @@ Ready = Callable[[], Awaitable[dict[str, str]]]
 """What is wrong, by part; empty when all is well."""
 
 
+class _Server(Server):
+    """Granian, on a socket that another process made and that listens already, where there is one."""
+
+    def __init__(self, app: ASGIApp, listening_fd: int | None, **how: Any) -> None:
+        super().__init__(app, **how)
+        self._listening_fd = listening_fd
+
+    def _init_shared_socket(self) -> None:
+        if self._listening_fd is None:
+            super()._init_shared_socket()  # type: ignore[no-untyped-call]
+            return
+        self._ssp = None
+        self._shd = SocketHolder(self._listening_fd, uds=False, backlog=LISTEN_BACKLOG)
+        self._sfd = self._listening_fd  # type: ignore[assignment]  # its author gave no types
+
+
 @asynccontextmanager
-async def serve_http(app: ASGIApp, host: str, port: int) -> AsyncIterator[None]:
-    """Serve `app` in this event loop while the block runs; on the way out, requests in hand are finished."""
-    address = _address(host, port)
-    if await _answers(address, port):
-        # Granian binds with SO_REUSEPORT: it would not fail, and the two would split the requests.
-        raise BadSettings(f"cannot listen on {host}:{port}: Address already in use")
-    server = Server(
+async def serve_http(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    listening_fd: int | None = None,
+    leave: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[None]:
+    """Serve `app` in this event loop while the block runs; on the way out, `leave` and finish the requests in hand.
+
+    `listening_fd` is a socket that listens there already; whoever else has it serves on when we stop.
+    """
+    if listening_fd is not None:
+        address, port = _listening(listening_fd)
+    else:
+        address = _address(host, port)
+        if await _answers(address, port):
+            # Granian binds with SO_REUSEPORT: it would not fail, and the two would split the requests.
+            raise BadSettings(f"cannot listen on {host}:{port}: Address already in use")
+    server = _Server(
         app,
+        listening_fd,
         address=address,
         port=port,
         interface=Interfaces.ASGINL,
@@ -72,12 +102,26 @@ async def serve_http(app: ASGIApp, host: str, port: int) -> AsyncIterator[None]:
         yield
     finally:
         serving.remove_done_callback(_ended_by_itself)
+        if leave is not None:
+            await leave()
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=STOP_S_MAX)
 
 
 def _ended_by_itself(serving: asyncio.Task[None]) -> None:
     lost("the HTTP server has ended")
+
+
+def _listening(descriptor: int) -> tuple[str, int]:
+    """Where a socket listens; raises BadSettings where it does not, or is none."""
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as given:
+            if given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                address = given.getsockname()
+                return str(address[0]), int(address[1])
+    except OSError as error:
+        raise BadSettings(f"ODOOOPS_LISTEN_FD is {descriptor}: {error.strerror}") from None
+    raise BadSettings(f"ODOOOPS_LISTEN_FD is {descriptor}: that socket does not listen")
 
 
 def _address(host: str, port: int) -> str:

@@ -62,10 +62,14 @@ class Settings(BaseSettings):
     odooops_data_dir: Path = DEFAULT_DATA_DIR
     odooops_host: str = "127.0.0.1"
     odooops_port: Port = 8420
+    odooops_listen_fd: Annotated[int, Field(ge=3)] | None = None
+    """A socket that listens already, made by whoever started ingest: then a restart refuses no connection."""
     odooops_ops_host: str = "127.0.0.1"
     odooops_ops_port: Port = 0
     """Port of /readyz and /metrics; 0 serves neither."""
     odooops_ssot_dir: Path = Path("ssot")
+    odooops_spool_dir: Path | None = None
+    """Where ingest keeps what comes while the broker is away; not set, senders are told to come again."""
     odooops_log_format: Literal["json", "console"] = "json"
 
     nats_url: SecretStr | None = None

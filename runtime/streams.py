@@ -34,6 +34,10 @@ HEADER_CHARS_MAX = 1024
 HEADERS_CHARS_MAX = 8_192
 """Of all of them, names included."""
 RETRY_AFTER_S = 5
+LEAVE_S_MAX = 2.0
+"""How long a door that is to stop asks its callers to go elsewhere."""
+LEAVE_QUIET_S = 0.25
+"""Without a request for so long, nobody is left to be asked."""
 LOG_AGAIN_S = 10.0
 """How long the same line about strangers' requests is not written again."""
 
@@ -43,6 +47,14 @@ ALONE_COUNT_MAX = 8
 GROUP_COUNT_MIN = 8
 """Fewer are sooner stored alone (measured at 4 to 256 connections)."""
 GROUP_BYTES_MAX = 4 * 1024 * 1024
+
+# The spool, where deliveries wait for a broker that is away.
+SPOOL_BYTES_MAX = 1_000_000_000
+"""Of all segments in a folder. When they are full, senders are told to come again."""
+SPOOL_DRAIN_COUNT = 128
+"""Deliveries stored at the same time when the broker is back, beside those that come meanwhile."""
+SPOOL_LOOK_S = 5.0
+"""How often the folder is searched for segments of processes that are no more."""
 
 # What a message may be.
 INLINE_BODY_BYTES_MAX = 64 * 1024

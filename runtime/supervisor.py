@@ -57,6 +57,8 @@ class Child:
     ready: Callable[[], Awaitable[bool]]
     stop_signal: Signals = Signals.SIGTERM
     stop_s_max: float = STOP_S_MAX
+    fds: Sequence[int] = ()
+    """Descriptors that it inherits besides what all do."""
 
 
 @dataclass(slots=True)
@@ -194,7 +196,7 @@ class Supervisor:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
-                    pass_fds=self._inherited_fds,
+                    pass_fds=(*self._inherited_fds, *child.fds),
                     preexec_fn=dies_with_us(child.stop_signal),
                 )
             except OSError as error:

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,15 +31,24 @@ _FORKS.set_forkserver_preload(
 class Forked:
     """What stands for `python` with some arguments; `-m` and `-c` are known."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        listening: socket.socket | None = None,
+    ) -> None:
         folder.mkdir()
+        self._listening = listening
         self.out, self.err = folder / "out", folder / "err"
         for path in (self.out, self.err):
             path.touch()
         self._process = self._start(arguments, dict(environment))
 
     def _start(self, arguments: Sequence[str], environment: dict[str, str]) -> Any:
-        process = _FORKS.Process(target=_become, args=(arguments, environment, self.out, self.err))
+        process = _FORKS.Process(
+            target=_become, args=(arguments, environment, self.out, self.err, self._listening)
+        )
         process.start()
         return process
 
@@ -72,6 +82,7 @@ class Started(Forked):
     """Python itself, from its start to its end."""
 
     def _start(self, arguments: Sequence[str], environment: dict[str, str]) -> Any:
+        assert self._listening is None
         with self.out.open("wb") as out, self.err.open("wb") as err:
             return _Python([sys.executable, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=err)
 
@@ -90,17 +101,30 @@ class _Python(subprocess.Popen[bytes]):
 
 @contextmanager
 def forked(
-    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, kind: type[Forked] = Forked
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    kind: type[Forked] = Forked,
+    listening: socket.socket | None = None,
 ) -> Iterator[Forked]:
-    """A process while the block runs, with nothing in its environment but what is given; `folder` is made for it."""
-    process = kind(arguments, environment, folder)
+    """A process while the block runs, with nothing in its environment but what is given; `folder` is made for it.
+
+    A socket that is `listening` is handed to it as ODOOOPS_LISTEN_FD.
+    """
+    process = kind(arguments, environment, folder, listening)
     try:
         yield process
     finally:
         process.kill()
 
 
-def _become(arguments: Sequence[str], environment: Mapping[str, str], out: Path, err: Path) -> None:
+def _become(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    out: Path,
+    err: Path,
+    listening: socket.socket | None,
+) -> None:
     gc.freeze()  # a search for cycles would write into all that was imported, and so copy it
     for path, descriptor in ((out, 1), (err, 2)):
         with path.open("wb") as sink:
@@ -108,6 +132,8 @@ def _become(arguments: Sequence[str], environment: Mapping[str, str], out: Path,
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
+    if listening is not None:
+        os.environ["ODOOOPS_LISTEN_FD"] = str(listening.detach())
     how, what, *sys.argv[1:] = arguments
     if how == "-m":
         runpy.run_module(what, run_name="__main__", alter_sys=True)

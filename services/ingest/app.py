@@ -17,19 +17,29 @@ from runtime.settings import Secrets, Settings
 from services.ingest.group_commit import store_by
 from services.ingest.receive import Endpoint, Receiver
 from services.ingest.seldom import Seldom
+from services.ingest.spool import Spool
 
 
 async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
     """Run until `stopping`; requests in hand are finished."""
     declared = sources(ssot.load(given.odooops_ssot_dir)).values()
     endpoints = endpoints_of(declared, log)
-    receiver = Receiver(endpoints, log)
+    spool = Spool(given.odooops_spool_dir, log) if given.odooops_spool_dir else None
+    receiver = Receiver(endpoints, log, spool)
     broker = Broker(given.nats_for("ingest"), log)
-    connecting = asyncio.create_task(broker.connect(receiver))
+
+    async def store_what_comes() -> None:
+        await broker.connect(receiver)
+        if spool and receiver.store:
+            await spool.keep_draining(receiver.store)
+
+    storing = asyncio.create_task(store_what_comes())
     try:
-        # Served before the broker is there: a sender is told to come again, and /readyz says what is missing.
+        # Served before the broker is there: what comes is spooled, and /readyz says what is missing.
         async with (
-            process.serve_http(receiver, given.odooops_host, given.odooops_port),
+            process.serve_http(
+                receiver, given.odooops_host, given.odooops_port, given.odooops_listen_fd, receiver.leave
+            ),
             process.serve_ops(given, broker.problems),
         ):
             log.info(
@@ -39,13 +49,13 @@ async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
                 sources=sorted(each.source.name for each in endpoints if not each.closed),
             )
             waiting = asyncio.create_task(stopping.wait())
-            await asyncio.wait({connecting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if connecting.done():
-                connecting.result()  # raises what no repetition mends
+            await asyncio.wait({storing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if storing.done():
+                storing.result()  # raises what no repetition mends
                 await waiting
     finally:
-        connecting.cancel()
-        await asyncio.wait({connecting})
+        storing.cancel()
+        await asyncio.wait({storing})
         await broker.close()
 
 

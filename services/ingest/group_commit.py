@@ -20,8 +20,7 @@ from prometheus_client import Counter, Histogram
 
 from contracts.delivery import MESSAGE_ID
 from runtime import bus, streams
-from runtime.bus import Ack, BatchRefused, BrokerAway, Message
-from services.ingest.receive import Store
+from runtime.bus import Ack, BatchRefused, BrokerAway, Message, Store
 
 BATCHED = Histogram(
     "odooops_ingest_batch_deliveries",

@@ -7,9 +7,10 @@ so that the answer is JSON whatever was asked, and a refused body is read before
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +28,7 @@ from providers.port import Answer, Receipt, Refused, Request, Secret, Source, St
 from runtime import bus, streams
 from services.ingest.body import Body, Memory, SenderLeft
 from services.ingest.seldom import Seldom
+from services.ingest.spool import Spool, SpoolFull
 
 REQUESTS = Counter("odooops_ingest_requests_total", "Requests by answer", ["source", "status", "reason"])
 SECONDS = Histogram(
@@ -36,9 +38,6 @@ SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("odooops_ingest_body_bytes", "Bytes of bodies held in memory")
 CLOSED = Gauge("odooops_ingest_closed", "1 where a source takes nothing, for want of a secret", ["source"])
-
-Store = Callable[[Delivery, float], Awaitable[bus.Ack]]
-"""Stores a delivery within seconds, durably. Raises BrokerAway and LogFull."""
 
 HEALTH = "/healthz"
 WEBHOOKS = "/webhooks/"
@@ -67,10 +66,13 @@ class Endpoint:
 class Receiver:
     """The ASGI application of the public port: POST to the endpoints, and /healthz."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], log: Any) -> None:
-        self.store: Store | None = None
+    def __init__(self, endpoints: Iterable[Endpoint], log: Any, spool: Spool | None = None) -> None:
+        self.store: bus.Store | None = None
         """None until the broker has been reached for the first time."""
+        self.spool = spool
         self.memory = Memory()
+        self._asked_at = -math.inf
+        self._leaving = False
         self._endpoints = {str(each.source.file.endpoint): each for each in endpoints}
         self._log = log
         self._seldom = Seldom(log)
@@ -84,7 +86,7 @@ class Receiver:
         if path == HEALTH:
             await _send(_HEALTHY, send)
             return
-        started = time.perf_counter()
+        started = self._asked_at = time.perf_counter()
         endpoint = self._endpoints.get(path)
         request = Request(
             method=scope["method"],
@@ -102,6 +104,19 @@ class Receiver:
             await body.drain()
         await self._answer(endpoint, outcome, request, send)
         SECONDS.observe(time.perf_counter() - started)
+
+    async def leave(self) -> None:
+        """Ask whoever keeps a connection to make a new one, as long as requests come.
+
+        A connection that is closed while a sender writes costs a delivery; one of which the sender knows does not.
+        """
+        self._leaving = True
+        begun = time.perf_counter()
+        while (now := time.perf_counter()) - begun < streams.LEAVE_S_MAX:
+            quiet_s = now - self._asked_at
+            if quiet_s >= streams.LEAVE_QUIET_S:
+                return
+            await asyncio.sleep(streams.LEAVE_QUIET_S - quiet_s)
 
     async def _outcome(
         self, endpoint: Endpoint | None, path: str, request: Request, body: Body
@@ -143,20 +158,30 @@ class Receiver:
             verified_by=receipt.verified_by,
             headers=_kept(request.headers, source.provider.headers),
         )
-        seq, duplicate = await self._store(delivery, source.provider.answer_s_max)
+        ack = await self._store(delivery, source.provider.answer_s_max)
+        seq, duplicate = ack or (None, False)
         return Stored(delivery=delivery, seq=seq, duplicate=duplicate)
 
-    async def _store(self, delivery: Delivery, answer_s_max: float | None) -> bus.Ack:
+    async def _store(self, delivery: Delivery, answer_s_max: float | None) -> bus.Ack | None:
+        """Where it stands in the log; None where it is in the spool."""
         try:
             if self.store is None:
                 raise bus.BrokerAway("the broker has not been reached yet")
-            return await self.store(delivery, answer_s_max or streams.ACCEPT_S_MAX)
+            if self.spool is None or not self.spool.waits:
+                return await self.store(delivery, answer_s_max or streams.ACCEPT_S_MAX)
         except bus.LogFull as error:
             self._seldom.error("the log is full", reason=str(error))
             raise Refused(503, "log_full", "the log takes no more deliveries, send it again later") from None
         except (bus.BrokerAway, nats.errors.Error, OSError) as error:
             self._seldom.warning("not stored", reason=str(error) or type(error).__name__)
-            raise Refused(503, "broker_away", "the log did not acknowledge in time, send it again") from None
+        if self.spool is None:
+            raise Refused(503, "broker_away", "the log did not acknowledge in time, send it again")
+        try:
+            await self.spool.put(delivery)
+        except SpoolFull as error:
+            self._seldom.error("the spool is full", reason=str(error))
+            raise Refused(503, "spool_full", "the log is away and the spool is full, send it again") from None
+        return None
 
     def _nothing_at(self, path: str) -> Refused:
         if not _ENDPOINT.fullmatch(path):
@@ -175,9 +200,9 @@ class Receiver:
             reason = outcome.reason
             self._seldom.info("refused", source=label, status=shaped.status, reason=reason)
         else:
-            reason = "duplicate" if outcome.duplicate else "stored"
+            reason = "spooled" if outcome.seq is None else "duplicate" if outcome.duplicate else "stored"
         REQUESTS.labels(label, str(shaped.status), reason).inc()
-        await _send(shaped, send)
+        await _send(shaped, send, close=self._leaving)
 
 
 def _shaped(endpoint: Endpoint | None, outcome: Stored | Refused, request: Request) -> Answer:
@@ -229,11 +254,13 @@ def _kept(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     return kept
 
 
-async def _send(shaped: Answer, send: Send) -> None:
+async def _send(shaped: Answer, send: Send, *, close: bool = False) -> None:
     body = orjson.dumps(shaped.body)
     headers = {"content-type": "application/json", "content-length": str(len(body)), **shaped.headers}
     if shaped.status == 503:
         headers.setdefault("retry-after", str(streams.RETRY_AFTER_S))
+    if close:
+        headers["connection"] = "close"
     if shaped.status == 405:
         headers.setdefault("allow", "POST")
     await send(

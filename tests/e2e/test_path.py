@@ -6,9 +6,10 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ import pytest
 
 from providers.github.verify import compose
 from providers.port import Parcel, Secret
-from runtime import embedded
+from runtime import embedded, ports
 from tests.conftest import Broker
-from tests.processes import forked
+from tests.processes import Forked, forked
 from tests.samples import SOURCES, body, paths
 from tests.servers import Database
 from tests.slack_double import CHANNEL, TOKEN, SlackDouble
@@ -30,6 +31,10 @@ pytestmark = pytest.mark.anyio
 
 SECRET = Secret("GITHUB_WEBHOOK_SECRET", b'it\'s a "secret" with spaces')
 DEADLINE_S = 30.0
+ISSUE = paths("issues")[0].read_bytes()
+STOP_S_MAX = 10.0
+STARTED = ("listening", "running", "messages go to")
+"""What a service's log says when it works."""
 POLL_S = 0.02
 _TIMES = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -43,9 +48,17 @@ def slack() -> Iterator[SlackDouble]:
 class Place:
     """Ingest, projector and notifier as processes, and what a test does with them."""
 
-    def __init__(self, broker: Broker, database: Database, slack: SlackDouble, folder: Path) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        database: Database,
+        slack: SlackDouble,
+        folder: Path,
+        listening: socket.socket | None = None,
+    ) -> None:
         self.folder = folder
-        self.port = embedded.free_port()
+        self.door = listening
+        self.port: int = listening.getsockname()[1] if listening else embedded.free_port()
         self.url = f"http://127.0.0.1:{self.port}/webhooks/github"
         self.database = database
         self.environment = {
@@ -69,6 +82,14 @@ class Place:
             yield
             process.signal(signal.SIGTERM)
             assert 0 == await process.ended(DEADLINE_S)
+
+    def start(self, stack: ExitStack, name: str) -> Forked:
+        """One more process of a service, killed with the stack."""
+        folder = self.folder / f"{name}-{uuid.uuid4()}"
+        listening = self.door if name == "ingest" else None
+        return stack.enter_context(
+            forked(["-m", f"services.{name}"], self.environment, folder, listening=listening)
+        )
 
     async def send(self, client: httpx.AsyncClient, event: str, raw: bytes, guid: str) -> dict[str, Any]:
         """What ingest answers to a signed delivery."""
@@ -94,6 +115,15 @@ class Place:
             return found
         finally:
             await connection.close()
+
+
+async def _works(process: Forked) -> bool:
+    assert process.exitcode is None, process.said()
+    return any(f'"event": "{words}"' in process.said() for words in STARTED)
+
+
+async def _more_than(found: list[str], count: int) -> bool:
+    return len(found) > count
 
 
 async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -167,3 +197,54 @@ async def test_accepting_needs_the_broker_only_and_the_rest_catches_up(
                 return bool(found[0][0] == len(paths("issues")))
 
             await until(all_there, "the rows are there")
+
+
+async def test_a_rolling_restart_of_every_process_under_load_fails_no_request(
+    broker: Broker, database: Database, slack: SlackDouble, tmp_path: Path
+) -> None:
+    listening = ports.listen("127.0.0.1", 0)
+    assert listening is not None
+    with listening, ExitStack() as stack:
+        place = Place(broker, database, slack, tmp_path, listening)
+        running = {name: place.start(stack, name) for name in ("ingest", "projector", "notifier")}
+        answered: list[str] = []
+        over = asyncio.Event()
+
+        async def sender(client: httpx.AsyncClient) -> None:
+            while not over.is_set():
+                guid = str(uuid.uuid4())
+                said = await place.send(client, "issues", ISSUE, guid)
+                assert "seq" in said
+                answered.append(guid)
+                await asyncio.sleep(0.01)  # between what one sender has to say
+
+        async def one_connection_each() -> None:
+            while not over.is_set():
+                async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
+                    said = await place.send(client, "issues", ISSUE, guid := str(uuid.uuid4()))
+                    assert "seq" in said
+                    answered.append(guid)
+
+        async with httpx.AsyncClient(timeout=DEADLINE_S) as client, asyncio.TaskGroup() as group:
+            await until(lambda: place.listening(client), "ingest listens")
+            for _ in range(6):
+                group.create_task(sender(client))
+            for _ in range(2):
+                group.create_task(one_connection_each())
+            for name, old in running.items():
+                before = len(answered)
+                new = place.start(stack, name)
+                await until(lambda new=new: _works(new), f"the second {name} works")  # type: ignore[misc]
+                old.signal(signal.SIGTERM)
+                assert 0 == await old.ended(STOP_S_MAX)
+                await until(lambda before=before: _more_than(answered, before), "requests are answered")  # type: ignore[misc]
+            over.set()
+
+        async def all_projected() -> bool:
+            found = await place.rows("SELECT count(*) FROM ops.deliveries WHERE status = 'projected'")
+            return bool(found[0][0] == len(answered))
+
+        await until(all_projected, "every delivery is projected")
+        ledger = await place.rows("SELECT identity, stream_seq = last_seq AS once FROM ops.deliveries")
+        assert sorted(row["identity"] for row in ledger) == sorted(answered)
+        assert all(row["once"] for row in ledger)

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -22,6 +23,7 @@ from providers.port import Secret
 from runtime import bus, embedded, process, streams
 from services.ingest.group_commit import store_by
 from services.ingest.receive import Endpoint, Receiver
+from services.ingest.spool import Spool
 from tests.providers.driving import source_of
 
 HOST = embedded.LOOPBACK
@@ -208,18 +210,24 @@ async def open_door(
     url: Callable[[str], str],
     js: JetStreamContext,
     endpoints: Sequence[Endpoint] = GITHUB,
+    spool_dir: Path | None = None,
 ) -> AsyncIterator[Door]:
     """A door while the block runs. Afterwards no memory is held, and its log shows no secret."""
     log, written = logger()
     nc = await bus.connect(url("ingest"), "ingest")
-    receiver = Receiver(endpoints, log)
+    spool = Spool(spool_dir, log) if spool_dir else None
+    receiver = Receiver(endpoints, log, spool)
     receiver.store = store_by(nc)
+    draining = asyncio.create_task(spool.keep_draining(receiver.store)) if spool else None
     port = embedded.free_port()
     client = httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=WAIT_S_MAX)
     try:
         async with process.serve_http(receiver, HOST, port), client:
             yield Door(receiver, port, js, client, written)
     finally:
+        if draining:
+            draining.cancel()
+            await asyncio.wait({draining})
         await nc.close()
     assert receiver.memory.held == 0
     shows_no_secret(written.getvalue())
