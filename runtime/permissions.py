@@ -67,7 +67,7 @@ def _pull(stream: str, consumer: str) -> tuple[str, ...]:
 
 
 SERVERS = "$SYS.REQ.SERVER.PING.VARZ"
-"""Answered by every server with its figures: whether it fsyncs each write, its disk, its clock. No password is in it."""
+"""Answered by each server with its figures: whether it syncs every write, its disk, its clock; and no password."""
 
 # The pieces of a body are asked of the leader, one by one (see runtime/bus.py): no consumer is made for it.
 _READ_BODIES = (f"{API}.STREAM.INFO.{BODIES_STREAM}", f"{API}.STREAM.MSG.GET.{BODIES_STREAM}")
@@ -174,7 +174,9 @@ def users_block(passwords: Mapping[str, str]) -> str:
     """
     services = {user: permissions for user, permissions in USERS.items() if user != OPERATOR}
     services |= {name: subscriber(name) for name in passwords if name not in USERS}
-    exported = sorted({_EXISTENCE}.union(*(permissions.publish for permissions in services.values())) - {SERVERS})
+    exported = sorted(
+        {_EXISTENCE}.union(*(permissions.publish for permissions in services.values())) - {SERVERS}
+    )
     lines = [
         "accounts {",
         f"  {json.dumps(SYSTEM_ACCOUNT)} {{",
