@@ -296,7 +296,7 @@ async def inspect(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
     return drift
 
 
-FIXED = {"storage", "retention", "deliver_policy", "ack_policy"}
+FIXED = {"storage", "retention", "sealed", "deliver_policy", "ack_policy"}
 """Settings of a stream or a consumer that is there, which the broker lets nobody change."""
 
 

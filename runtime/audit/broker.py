@@ -310,6 +310,9 @@ _STREAM_LOSES: Mapping[str, tuple[Level, str]] = {
     "retention": ("error", "what was read is removed: nothing can be rebuilt or verified"),
     "subjects": ("error", "what comes for other subjects is refused, and some senders never repeat"),
     "max_msg_size": ("error", "larger messages are refused, and some senders never repeat"),
+    "max_msgs_per_subject": ("error", "all but the newest messages of each subject"),
+    "no_ack": ("error", "deliveries: the broker acknowledges nothing, so each is refused"),
+    "sealed": ("error", "deliveries: the stream takes nothing more"),
     "num_replicas": ("warning", "all of it, with the disks that have the copies"),
     "duplicate_window": (
         "warning",
@@ -394,41 +397,18 @@ def _stream_of(consumer: str) -> str:
 
 
 def _stream(name: str, info: StreamInfo) -> list[Finding]:
-    """Settings that this version leaves alone and nobody else may touch."""
-    config, where = info.config, f"stream {name}"
-    found = []
-    if name != streams.POLLER_STREAM and (config.max_msgs_per_subject or 0) > 0:
-        found.append(
-            Finding(
-                "error",
-                where,
-                f"max_msgs_per_subject is {config.max_msgs_per_subject}",
-                "all but the newest of each subject",
-                f"nats stream edit {name} --max-msgs-per-subject=-1",
-            )
+    """What this version never sets, and nobody else may."""
+    if info.config.persist_mode != PersistMode.ASYNC:
+        return []
+    return [
+        Finding(
+            "error",
+            f"stream {name}",
+            "persist_mode is async: a message is acknowledged before it is written",
+            "what was answered with 200 just before the broker is killed",
+            f"nats stream add {name}_KEPT --source {name} --storage file   # a copy; this setting cannot be changed",
         )
-    if config.persist_mode == PersistMode.ASYNC:
-        found.append(
-            Finding(
-                "error",
-                where,
-                "persist_mode is async: a message is acknowledged before it is written",
-                "what was answered with 200 just before the broker is killed",
-                f"nats stream edit {name}   # without the persist mode; then restart the broker",
-            )
-        )
-    for setting, lost in (("no_ack", "the broker acknowledges nothing"), ("sealed", "it takes nothing more")):
-        if getattr(config, setting):
-            found.append(
-                Finding(
-                    "error",
-                    where,
-                    f"{setting} is set",
-                    f"{lost}: every delivery is refused",
-                    f"nats stream edit {name}",
-                )
-            )
-    return found
+    ]
 
 
 def _retention(name: str, info: StreamInfo, facts: Facts, now: datetime) -> list[Finding]:

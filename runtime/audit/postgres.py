@@ -89,7 +89,7 @@ async def ask(connection: AsyncConnection) -> Facts:
     asked = datetime.now(UTC)
     at = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
     answered = datetime.now(UTC)
-    settings = dict((await connection.execute(_SETTINGS, {"names": list(SETTINGS)})).tuples().all())
+    settings = await connection.execute(_SETTINGS, {"names": list(SETTINGS)})
     here = (await connection.execute(_HERE)).one()
     roles = [
         _role(*row)
@@ -107,7 +107,7 @@ async def ask(connection: AsyncConnection) -> Facts:
             unwritable.append(table)
     commits = [tuple(row) for row in await connection.execute(_COMMITS)]
     return Facts(
-        settings=settings,
+        settings={row.name: row.setting for row in settings},
         login=here.login,
         standby=here.standby,
         connections=here.connections,
