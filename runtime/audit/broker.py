@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -476,12 +476,11 @@ def _consumer(name: str, info: ConsumerInfo) -> list[Finding]:
     where, stream, config = f"consumer {name}", info.stream_name, info.config
     found = []
     if info.paused:
-        left = info.pause_remaining or timedelta()
         found.append(
             Finding(
                 "error",
                 where,
-                f"is paused for another {_span(_seconds(left))}",
+                f"is paused until {config.pause_until}",
                 "nothing yet: what it is to read waits",
                 f"nats consumer resume {stream} {name}",
             )
@@ -508,10 +507,6 @@ def _consumer(name: str, info: ConsumerInfo) -> list[Finding]:
             )
         )
     return found
-
-
-def _seconds(span: timedelta | float) -> float:
-    return span.total_seconds() if isinstance(span, timedelta) else float(span)
 
 
 def _span(seconds: float) -> str:

@@ -279,19 +279,24 @@ _COMMIT_LOSES = (
 def _commits(facts: Facts) -> list[Finding]:
     """Where a commit is said to be done before it is on disk; `off` is the only such value."""
     found = []
-    ours = {role.name for role in facts.roles}
+    readers = {"odooops_reader", "odooops_reader_pii"}
+    # A login does not inherit the settings of its role, so that of one that cannot log in counts for nobody.
+    writers = {role.name for role in facts.roles if role.login and not readers.issuperset(role.member_of)}
     for role, database, value in facts.commits:
-        if value != "off" or (role and role not in ours and role != facts.login):
+        if value != "off" or (role and role not in writers):
             continue
-        of = " IN DATABASE ".join(filter(None, (f"ROLE {_quoted(role)}" if role else "", _quoted(database))))
-        who = of if role else f"DATABASE {_quoted(database)}" if database else "ROLE ALL"
-        if role in ROLES:
-            # A login does not inherit its role's settings, so nobody runs with it.
-            level, lost = "info", "nothing: a setting of a role that cannot log in counts for nobody"
-        else:
-            level, lost = "error", _COMMIT_LOSES
+        where = f" IN DATABASE {_quoted(database)}" if database else ""
+        who = (
+            f"ROLE {_quoted(role)}{where}"
+            if role
+            else f"DATABASE {_quoted(database)}"
+            if database
+            else "ROLE ALL"
+        )
         mend = f"ALTER {who} RESET synchronous_commit;   -- then restart the services; odooops verify"
-        found.append(Finding(level, "database", f"synchronous_commit is off for {who}", lost, mend))
+        found.append(
+            Finding("error", "database", f"synchronous_commit is off for {who}", _COMMIT_LOSES, mend)
+        )
     by_itself = not any(value == "off" and role in ("", facts.login) for role, _, value in facts.commits)
     if facts.settings["synchronous_commit"] == "off" and by_itself:
         mend = f"ALTER SYSTEM SET synchronous_commit = on; {RELOAD}   -- as a superuser; then odooops verify"

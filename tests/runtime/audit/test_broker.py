@@ -265,6 +265,16 @@ async def test_what_waits_is_found_with_its_age(broker: Broker) -> None:
     assert before < asked.waiting_since[PROJECTOR] <= datetime.now(UTC)
 
 
+@pytest.mark.anyio
+async def test_a_consumer_that_was_paused_is_an_error_until_it_goes_on(broker: Broker) -> None:
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    await broker.js.pause_consumer(DELIVERIES, PROJECTOR, until)
+    (paused,) = await audit.told(broker.nc, (DELIVERIES,), (PROJECTOR,), servers=False)
+    assert (paused.level, paused.part) == ("error", "consumer projector")
+    await broker.js.resume_consumer(DELIVERIES, PROJECTOR)
+    assert await audit.told(broker.nc, (DELIVERIES,), (PROJECTOR,), servers=False) == []
+
+
 @pytest.fixture
 def lazy() -> Iterator[str]:
     """A broker that writes every two minutes, and takes small messages only: the operator's address."""

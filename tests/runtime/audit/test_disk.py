@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,7 @@ def test_a_spool_needs_the_room_that_it_may_take(
     free: int, count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     space = SimpleNamespace(f_bavail=free // 4096, f_frsize=4096)
-    monkeypatch.setattr(disk.os, "statvfs", lambda folder: space)
+    monkeypatch.setattr(os, "statvfs", lambda folder: space)
     monkeypatch.setattr(disk, "SPOOL_BYTES_MAX", SPOOL_BYTES_MAX // 4096 * 4096)
     assert len(disk.of_spool(tmp_path)) == count
 
