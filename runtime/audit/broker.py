@@ -43,7 +43,7 @@ PAYLOAD_BYTES_MIN = max(streams.MESSAGE_BYTES_MAX, streams.BODY_PIECE_BYTES + 4 
 COPIES_WANTED = 3
 
 MEND = "odooops doctor --mend"
-RESTART = "docker compose up -d --no-deps --force-recreate --wait nats-1   # one node after the other"
+RESTART = "restart the brokers one after the other (`odooops up` writes its own nats.conf at each start)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +186,9 @@ async def _oldest(nc: Client, held: Iterable[ConsumerInfo]) -> dict[str, datetim
             continue
         floor = each.ack_floor.stream_seq if each.ack_floor else 0
         question = json.dumps({"seq": floor + 1, "next_by_subj": ">"}).encode()
-        message = await nc.request(f"{API}.DIRECT.GET.{each.stream_name}", question, timeout=ASK_S_MAX)
-        if (at := (message.headers or {}).get("Nats-Time-Stamp")) is not None:
-            found[str(each.name)] = datetime.fromisoformat(at)
+        answer, _ = await _asked(nc, f"{API}.STREAM.MSG.GET.{each.stream_name}", question)
+        if answer is not None:
+            found[str(each.name)] = datetime.fromisoformat(answer["message"]["time"])
     return found
 
 
