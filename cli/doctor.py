@@ -98,8 +98,11 @@ def _disks(servers: Servers, known: State | None) -> list[Finding]:
                 "docker compose exec postgres df -h /var/lib/postgresql   # or df on its server",
             )
         )
+    spool = servers.data_dir / "spool"
     if servers.settings.odooops_spool_dir is not None:
         found += disk.of_spool(servers.settings.odooops_spool_dir)
+    elif known is not None and spool.is_dir():
+        found += disk.of_spool(spool)
     return found
 
 

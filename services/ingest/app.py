@@ -34,10 +34,8 @@ async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
 
     async def store_what_comes() -> None:
         await broker.connect(receiver)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(broker.audit(given.odooops_spool_dir))
-            if spool and receiver.store:
-                group.create_task(spool.keep_draining(receiver.store))
+        draining = [spool.keep_draining(receiver.store)] if spool and receiver.store else []
+        await asyncio.gather(broker.audit(given.odooops_spool_dir), *draining)
 
     storing = asyncio.create_task(store_what_comes())
     try:
