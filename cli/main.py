@@ -107,6 +107,26 @@ def status_command(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command("doctor")
+def doctor_command(
+    context: typer.Context,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="First set streams and consumers back to this version's settings.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for settings that could lose data.
+
+    Of broker, streams, consumers, database, roles, clocks and disks: what is wrong, what could be lost, and how it is
+    mended. The exit code is 1 where an error is found, or a server does not answer; 0 with warnings.
+    """
+    from cli import doctor
+
+    if not asyncio.run(doctor.run(servers(context, data_dir), mend=mend, as_json=as_json)):
+        raise typer.Exit(EXIT_FAILED)
+
+
 @app.command("subscribe")
 def subscribe_command(
     context: typer.Context,

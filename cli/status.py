@@ -213,7 +213,8 @@ async def _broker(servers: Servers, known: State | None, report: Report) -> None
     if not drift:
         report.add("settings", "ok", "streams and consumers are set as this version sets them")
     for each in drift:
-        report.add("settings", "bad" if each.is_ == "missing" else "warning", str(each))
+        said = f"{each}: `odooops doctor` says what that could lose"
+        report.add("settings", "bad" if each.is_ == "missing" else "warning", said)
 
 
 async def _streams(js: JetStreamContext, servers: Servers, known: State | None, report: Report) -> None:

@@ -33,6 +33,7 @@ STYLES = {
     "warning": "yellow",
     "unknown": "magenta",
     "bad": "bold red",
+    "error": "bold red",
     "projected": "green",
     "success": "green",
     "done": "green",
@@ -114,16 +115,18 @@ def table(
     return made
 
 
-def print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bool:
+def print_rows(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], cell_chars_max: int = CELL_CHARS_MAX
+) -> bool:
     """Rows as a table, or as blocks of lines where one would not fit the terminal; whether a cell was cut."""
     out = console()
-    made = table(columns, rows)
+    made = table(columns, rows, cell_chars_max=cell_chars_max)
     if (
         not sys.stdout.isatty()
         or out.measure(made, options=out.options.update(width=PIPED_COLUMNS)).maximum <= out.width
     ):
         out.print(made)
-        return any(len(clean(show(value))) > CELL_CHARS_MAX for row in rows for value in row)
+        return any(len(clean(show(value))) > cell_chars_max for row in rows for value in row)
     names = [clean(column) for column in columns]
     widest = max(map(len, names), default=0)
     for n, row in enumerate(rows, 1):

@@ -66,6 +66,9 @@ def _pull(stream: str, consumer: str) -> tuple[str, ...]:
     )
 
 
+SERVERS = "$SYS.REQ.SERVER.PING.VARZ"
+"""Answered by each server with its figures: whether it syncs every write, its disk, its clock; and no password."""
+
 # The pieces of a body are asked of the leader, one by one (see runtime/bus.py): no consumer is made for it.
 _READ_BODIES = (f"{API}.STREAM.INFO.{BODIES_STREAM}", f"{API}.STREAM.MSG.GET.{BODIES_STREAM}")
 
@@ -102,6 +105,7 @@ USERS: Mapping[str, Permissions] = {
             f"$O.{BODIES}.>",
             f"{API}.STREAM.INFO.{DELIVERIES}",
             *_READ_BODIES,
+            SERVERS,
         ),
         # What operators say of deliveries and of secrets, and the projector and the poller of what they found: who
         # stores what senders say must not say it for them.
@@ -117,6 +121,7 @@ USERS: Mapping[str, Permissions] = {
             *_read_stream(DELIVERIES),
             *_pull(DELIVERIES, PROJECTOR),
             *_READ_BODIES,
+            SERVERS,
             # What it found to be other than a table said, or gone: words of ours, that take the way of all words.
             "deliveries.odooops.drift.found",
             "deliveries.odooops.resource.gone",
@@ -147,6 +152,7 @@ USERS: Mapping[str, Permissions] = {
             f"{API}.STREAM.INFO.{POLLER_STREAM}",
             f"{API}.CONSUMER.INFO.{DELIVERIES}.*",
             f"{API}.CONSUMER.INFO.{EVENTS}.*",
+            SERVERS,
         )
     ),
     "operator": Permissions(publish=(">",)),
@@ -154,6 +160,8 @@ USERS: Mapping[str, Permissions] = {
 
 
 LOG_ACCOUNT = "LOG"
+SYSTEM_ACCOUNT = "$SYS"
+"""The servers' own. Nobody logs in to it: whoever could might read and steer everything."""
 OPERATOR = "operator"
 _EXISTENCE = f"{API}.INFO"
 """Imported by every account: without it, the server itself answers there that it has no JetStream."""
@@ -166,15 +174,21 @@ def users_block(passwords: Mapping[str, str]) -> str:
     """
     services = {user: permissions for user, permissions in USERS.items() if user != OPERATOR}
     services |= {name: subscriber(name) for name in passwords if name not in USERS}
-    exported = sorted({_EXISTENCE}.union(*(permissions.publish for permissions in services.values())))
+    exported = sorted(
+        {_EXISTENCE}.union(*(permissions.publish for permissions in services.values())) - {SERVERS}
+    )
     lines = [
         "accounts {",
+        f"  {json.dumps(SYSTEM_ACCOUNT)} {{",
+        f"    exports: [{{ service: {json.dumps(SERVERS)}, response_type: stream }}]",
+        "  }",
         f"  {LOG_ACCOUNT} {{",
         "    jetstream: enabled",
         *_user(OPERATOR, passwords[OPERATOR], USERS[OPERATOR], ">"),
         "    exports: [",
         *(f"      {{ service: {json.dumps(subject)}{_answers(subject)} }}" for subject in exported),
         "    ]",
+        f"    imports: [{_imported(SERVERS)}]",
         "  }",
     ]
     for user, permissions in services.items():
@@ -183,10 +197,7 @@ def users_block(passwords: Mapping[str, str]) -> str:
             f"  {user.upper()} {{",
             *_user(user, passwords[user], permissions, f"{inbox_prefix(user)}.>"),
             "    imports: [",
-            *(
-                f"      {{ service: {{ account: {LOG_ACCOUNT}, subject: {json.dumps(subject)} }} }}"
-                for subject in imported
-            ),
+            *(f"      {_imported(subject)}" for subject in imported),
             "    ]",
             "  }",
         ]
@@ -204,6 +215,11 @@ def _user(user: str, password: str, permissions: Permissions, subscribe: str) ->
         f"      subscribe: {{ allow: [{json.dumps(subscribe)}] }}",
         "    } }]",
     ]
+
+
+def _imported(subject: str) -> str:
+    account = json.dumps(SYSTEM_ACCOUNT) if subject == SERVERS else LOG_ACCOUNT
+    return f"{{ service: {{ account: {account}, subject: {json.dumps(subject)} }} }}"
 
 
 def _answers(subject: str) -> str:

@@ -19,7 +19,7 @@ from nats.js.api import (
     StoreCompression,
     StreamConfig,
 )
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 # What a sender may do.
 BODY_BYTES_MAX = 26_000_000
@@ -273,7 +273,7 @@ async def provision(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
         if found is None:
             await js.add_stream(stream)
         else:
-            drift += _compare(f"stream {stream.name}", stream, found)
+            drift += compare(f"stream {stream.name}", stream, found)
     for stream_name, consumer in consumer_configs():
         existing = await _consumer(js, stream_name, consumer)
         if existing is None:
@@ -282,7 +282,7 @@ async def provision(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
         if set(existing.filter_subjects or ()) in NOTIFIED_BEFORE and consumer.durable_name == NOTIFIER:
             existing = existing.evolve(filter_subjects=consumer.filter_subjects)
             await js.add_consumer(stream_name, existing)
-        drift += _compare(f"consumer {consumer.durable_name}", consumer, existing)
+        drift += compare(f"consumer {consumer.durable_name}", consumer, existing)
     return drift
 
 
@@ -292,12 +292,45 @@ async def inspect(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
     for stream in stream_configs(replicas):
         found = await _stream(js, stream)
         where = f"stream {stream.name}"
-        drift += [_missing(where)] if found is None else _compare(where, stream, found)
+        drift += [missing(where)] if found is None else compare(where, stream, found)
     for stream_name, consumer in consumer_configs():
         existing = await _consumer(js, stream_name, consumer)
         where = f"consumer {consumer.durable_name}"
-        drift += [_missing(where)] if existing is None else _compare(where, consumer, existing)
+        drift += [missing(where)] if existing is None else compare(where, consumer, existing)
     return drift
+
+
+FIXED = {"storage", "retention", "sealed", "deliver_policy", "ack_policy"}
+"""Settings of a stream or a consumer that is there, which the broker lets nobody change."""
+
+
+async def mend(js: JetStreamContext, replicas: int = 1) -> tuple[list[Drift], list[tuple[Drift, str]]]:
+    """Set back what drifted, each setting by itself; what was set, and what the broker refused with its reason.
+
+    For an operator who has read what drifted. Copies that are more than `replicas` stay.
+    """
+    done: list[Drift] = []
+    refused: list[tuple[Drift, str]] = []
+    for drift in await provision(js, replicas):
+        if drift.setting in FIXED or (drift.setting == "num_replicas" and drift.is_ > drift.expected):  # type: ignore[operator]  # numbers
+            continue
+        try:
+            await _set(js, drift)
+        except APIError as error:
+            refused.append((drift, str(error.description)))
+        else:
+            done.append(drift)
+    return done, refused
+
+
+async def _set(js: JetStreamContext, drift: Drift) -> None:
+    kind, _, name = drift.where.partition(" ")
+    changed = {drift.setting: drift.expected}
+    if kind == "stream":
+        await js.update_stream((await js.stream_info(name)).config.evolve(**changed))
+        return
+    stream = next(stream for stream, config in consumer_configs() if config.durable_name == name)
+    await js.add_consumer(stream, (await js.consumer_info(stream, name)).config.evolve(**changed))
 
 
 async def _stream(js: JetStreamContext, wanted: StreamConfig) -> StreamConfig | None:
@@ -317,7 +350,8 @@ async def _consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -
     return found
 
 
-def _missing(where: str) -> Drift:
+def missing(where: str) -> Drift:
+    """What is not there at all."""
     return Drift(where, "existence", "missing", "there")
 
 
@@ -325,7 +359,7 @@ def _missing(where: str) -> Drift:
 _OPERATORS_CHOICE = {"max_age", "max_bytes", "max_msgs", "description"}
 
 
-def _compare(
+def compare(
     where: str, wanted: StreamConfig | ConsumerConfig, found: StreamConfig | ConsumerConfig
 ) -> list[Drift]:
     """One Drift for each setting that `wanted` states and `found` has otherwise."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import nats.errors
@@ -13,6 +14,9 @@ from nats.js.errors import APIError, NotFoundError
 from providers.port import Secret, Source
 from providers.registry import sources
 from runtime import bus, process, ssot, streams
+from runtime.audit import broker as audit
+from runtime.audit import disk
+from runtime.audit.finding import tell
 from runtime.settings import Secrets, Settings
 from services.ingest.group_commit import store_by
 from services.ingest.receive import Endpoint, Receiver
@@ -30,8 +34,8 @@ async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
 
     async def store_what_comes() -> None:
         await broker.connect(receiver)
-        if spool and receiver.store:
-            await spool.keep_draining(receiver.store)
+        draining = [spool.keep_draining(receiver.store)] if spool and receiver.store else []
+        await asyncio.gather(broker.audit(given.odooops_spool_dir), *draining)
 
     storing = asyncio.create_task(store_what_comes())
     try:
@@ -64,6 +68,7 @@ class Broker:
 
     def __init__(self, url: str, log: Any) -> None:
         self._url = url
+        self._log = log
         self._seldom = Seldom(log)
         self._client: Client | None = None
         self._trouble = "not reached yet"
@@ -73,6 +78,12 @@ class Broker:
         """Wait for the broker as long as it takes; then let `receiver` store."""
         self._client = await bus.connect(self._url, "ingest", on_lost=self._lost, on_closed=self._given_up)
         receiver.store = store_by(self._client)
+
+    async def audit(self, spool_dir: Path | None) -> None:
+        """Say once which settings could lose deliveries."""
+        assert self._client is not None
+        found = await audit.told(self._client, (streams.DELIVERIES, streams.BODIES_STREAM))
+        tell(self._log, [*found, *(disk.of_spool(spool_dir) if spool_dir else [disk.NO_SPOOL])])
 
     async def close(self) -> None:
         """End the connection, if there is one."""

@@ -28,6 +28,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from contracts.envelope import Event
 from contracts.registry import UnknownEvent, decode
 from runtime import bus, process, streams
+from runtime.audit import broker as audit
+from runtime.audit.finding import tell
 from runtime.http import HttpClient
 from runtime.permissions import inbox_prefix
 from runtime.postgres import is_outage, make_engine
@@ -145,6 +147,8 @@ class Subscriber:
         subscription = self._subscription.subscription
         assert isinstance(subscription, JetStreamContext.PullSubscription)
         _guard(subscription)
+        found = await audit.told(self._client, (streams.EVENTS,), (streams.NOTIFIER,), servers=False)
+        tell(self._log, found)
 
     async def stop(self) -> None:
         """Let the message in hand finish for a moment, then leave."""

@@ -29,6 +29,9 @@ from contracts.delivery import UnreadableDelivery
 from providers.port import Source
 from providers.registry import sources
 from runtime import bus, postgres, process, ssot, streams
+from runtime.audit import broker as audited_broker
+from runtime.audit import postgres as audited_postgres
+from runtime.audit.finding import tell
 from runtime.bus import BrokerAway, Message
 from runtime.pull import ConsumerGone, Pull
 from runtime.settings import Settings
@@ -96,6 +99,7 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event, *, unpark:
             for _ in range(streams.PROJECTOR_WORKERS):
                 group.create_task(projector.work())
             group.create_task(projector.keep_draining())
+            group.create_task(projector.audit())
             if changed or unpark:
                 group.create_task(projector.look_at_parked(unpark=unpark))
         await projector.pull.close()
@@ -139,6 +143,14 @@ class Projector:
                 return await fingerprint.claim(connection, today)
 
         return bool(await self._patiently("postgres", write_down))
+
+    async def audit(self) -> None:
+        """Say once which settings of broker and database could lose deliveries or rows."""
+        names = (streams.DELIVERIES, streams.EVENTS, streams.BODIES_STREAM)
+        of_broker, of_database = await asyncio.gather(
+            audited_broker.told(self.nc, names, (streams.PROJECTOR,)), audited_postgres.told(self.engine)
+        )
+        tell(self.log, [*of_broker, *of_database])
 
     async def look_at_parked(self, *, unpark: bool) -> None:
         """Say how many parked deliveries this code understands, and retry them where that is wanted.

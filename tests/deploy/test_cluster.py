@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from runtime import bus, embedded, provision, settings, streams
+from runtime.audit import broker as audit
 from runtime.postgres import make_engine
 from runtime.pull import Pull
 from runtime.streams import BODIES_STREAM, DELIVERIES, EVENTS, PROJECTOR
@@ -152,3 +154,16 @@ async def test_a_wrong_password_is_said_after_the_deadline(
 
 def test_a_list_of_addresses_is_split_at_commas() -> None:
     assert ["nats://a:1", "nats://b:2"] == bus.servers(" nats://a:1, nats://b:2,")
+
+
+async def test_each_of_three_brokers_tells_a_reader_how_it_is_set(cluster: brokers.Brokers) -> None:
+    operator = await bus.connect(cluster.url("operator"), "operator")
+    await streams.provision(operator.jetstream(timeout=PROVISION_S_MAX), 3)
+    reader = await bus.connect(cluster.url("reader").split(",")[0], "reader")
+    try:
+        facts = await audit.ask(reader, (DELIVERIES,), replicas=3)
+    finally:
+        await operator.close()
+        await reader.close()
+    assert [server.name for server in facts.servers or ()] == ["nats-1", "nats-2", "nats-3"]
+    assert [each.part for each in audit.findings(facts, datetime.now(UTC)) if each.level == "error"] == []

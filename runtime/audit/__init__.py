@@ -1,0 +1,1 @@
+"""The settings of the servers, looked at for what could be lost by them."""

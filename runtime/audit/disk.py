@@ -1,0 +1,91 @@
+"""Free disk, where this process can see it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from runtime.audit.finding import Finding
+from runtime.streams import SPOOL_BYTES_MAX
+
+GIB = 1 << 30
+FREE_BYTES_WARNING = 5 * GIB
+FREE_BYTES_ERROR = GIB
+FULL_FRACTION_WARNING = 0.80
+FULL_FRACTION_ERROR = 0.95
+
+
+def free_bytes(folder: Path) -> int:
+    """What an ordinary user may still write there. Raises OSError."""
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize
+
+
+def of_data_folder(folder: Path, free: int) -> list[Finding]:
+    """Of the embedded servers' data: both write into it."""
+    if free >= FREE_BYTES_WARNING:
+        return []
+    return [
+        Finding(
+            level="error" if free < FREE_BYTES_ERROR else "warning",
+            part="disk",
+            says=f"{_size(free)} are free where the servers write, {folder}",
+            could_lose="when it is full, deliveries are refused and Postgres stops",
+            mend="odooops archive FILE --before 90d --trim   # FILE on another disk; or give this one more room",
+        )
+    ]
+
+
+def of_spool(folder: Path) -> list[Finding]:
+    """Whether the spool may grow to the size that it may have."""
+    try:
+        free = free_bytes(folder)
+    except OSError as error:
+        return [
+            Finding(
+                level="error",
+                part="spool",
+                says=f"{folder}: {error.strerror}",
+                could_lose="deliveries that come while the broker is away",
+                mend=f"mkdir -p {folder}   # and let ingest's user write there",
+            )
+        ]
+    if free >= SPOOL_BYTES_MAX:
+        return []
+    return [
+        Finding(
+            level="warning",
+            part="spool",
+            says=f"{_size(free)} are free in {folder}, it may hold {_size(SPOOL_BYTES_MAX)}",
+            could_lose="deliveries that come while the broker is away for long, of senders that do not repeat",
+            mend="give that disk more room, or set ODOOOPS_SPOOL_DIR to a folder on another",
+        )
+    ]
+
+
+NO_SPOOL = Finding(
+    level="warning",
+    part="spool",
+    says="ODOOOPS_SPOOL_DIR is not set",
+    could_lose="what GitHub and other senders that never repeat tell while the broker is away",
+    mend="set ODOOOPS_SPOOL_DIR to a folder on a disk that survives a restart",
+)
+
+
+def of_broker(server: str, used: int, limit: int) -> list[Finding]:
+    """How full a broker's storage is, by the limit that it has set itself: three quarters of its disk, unless told."""
+    if limit <= 0 or used < limit * FULL_FRACTION_WARNING:
+        return []
+    return [
+        Finding(
+            level="error" if used >= limit * FULL_FRACTION_ERROR else "warning",
+            part=f"disk of {server}",
+            says=f"{_size(used)} of {_size(limit)} are used, {used / limit:.0%}",
+            could_lose="when it is full, every delivery is refused with 503",
+            mend="odooops archive FILE --before 90d --trim   # or give its disk more room; see the runbook full-stream",
+        )
+    ]
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"
