@@ -78,5 +78,7 @@ async def resting(data_dir: Path) -> AsyncIterator[Resting]:
             yield Resting(
                 found.nats["operator"], embedded.database_url(port, MIGRATOR, passwords["postgres"])
             )
+            # The roles are there by now, also where a restore has made the tables: other commands need no `up` first.
+            await embedded.make_logins(port, passwords["postgres"])
         finally:
             await supervisor.stop()
