@@ -6,6 +6,7 @@ all else. The broker stops sending when too much is on its way and not confirmed
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
@@ -22,6 +23,7 @@ PIECE_BYTES = 128 * 1024
 """Of a snapshot: a message must stay below what a broker takes at once, which is 1 MB by default."""
 PIECE_WAIT_S_MAX = 60.0
 """A broker first makes sure that the stream's files are whole, and syncs a restored one before it says so."""
+RETRY_S = 0.05
 STATUS = "Status"
 STATUS_END = "204"
 
@@ -98,10 +100,20 @@ async def ask(nc: Client, subject: str, question: Mapping[str, Any] | bytes) -> 
     """The broker's answer to a question by its API. Raises APIError where it refuses, BrokerAway where it is silent."""
     payload = question if isinstance(question, bytes) else json.dumps(question).encode()
     try:
-        answer = await nc.request(subject, payload, timeout=PIECE_WAIT_S_MAX)
-    except nats.errors.TimeoutError:
+        async with asyncio.timeout(PIECE_WAIT_S_MAX):
+            answer = await _answer(nc, subject, payload)
+    except (TimeoutError, nats.errors.TimeoutError):
         raise BrokerAway(f"the broker did not answer within {PIECE_WAIT_S_MAX:g} s") from None
     said: Mapping[str, Any] = json.loads(answer.data) if answer.data else {}
     if "error" in said:
         APIError.from_error(said["error"])  # raises
     return said
+
+
+async def _answer(nc: Client, subject: str, payload: bytes) -> Msg:
+    """In a cluster, the node that we talk to hears a moment later that another one waits for the first piece."""
+    while True:
+        try:
+            return await nc.request(subject, payload, timeout=PIECE_WAIT_S_MAX)
+        except nats.errors.NoRespondersError:
+            await asyncio.sleep(RETRY_S)

@@ -12,6 +12,7 @@ import pytest
 import structlog
 from nats.aio.msg import Msg
 
+from cli.main import main
 from runtime import bus, embedded, provision, settings, streams
 from runtime.postgres import make_engine
 from runtime.pull import Pull
@@ -19,8 +20,10 @@ from runtime.streams import BODIES_STREAM, DELIVERIES, EVENTS, PROJECTOR
 from services.notifier.app import Subscriber
 from services.notifier.dry_run import DryRun
 from services.notifier.notify import Notifier
+from tests.conftest import Broker
 from tests.deploy import brokers
 from tests.deploy.deliveries import LARGE, SMALL, delivery
+from tests.servers import Database
 
 pytestmark = pytest.mark.anyio
 
@@ -152,3 +155,41 @@ async def test_a_wrong_password_is_said_after_the_deadline(
 
 def test_a_list_of_addresses_is_split_at_commas() -> None:
     assert ["nats://a:1", "nats://b:2"] == bus.servers(" nats://a:1, nats://b:2,")
+
+
+async def test_a_backup_of_one_broker_is_restored_into_three_and_back_into_one(
+    cluster: brokers.Brokers,
+    broker: Broker,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def at(url: str, replicas: int, where: Database) -> None:
+        monkeypatch.setenv("NATS_URL_OPERATOR", url)
+        monkeypatch.setenv("NATS_REPLICAS", str(replicas))
+        monkeypatch.setenv("DATABASE_URL", where.url("admin"))
+        monkeypatch.setenv("DATABASE_URL_OPERATOR", where.url("operator"))
+
+    async def odooops(*arguments: object) -> None:
+        assert 0 == await asyncio.to_thread(main, [str(each) for each in arguments])
+
+    for n in range(3):
+        await bus.store_delivery(broker.js, delivery(f"large-{n}", LARGE))
+    at(broker.url("operator"), 1, database)
+    await odooops("backup", tmp_path / "one.tar")
+    operator = await bus.connect(cluster.url("operator"), "operator")
+    js = operator.jetstream(timeout=WAIT_S_MAX)
+    for info in await js.streams_info():
+        await js.delete_stream(str(info.config.name))
+    at(cluster.url("operator"), 3, database)
+    await odooops("restore", tmp_path / "one.tar")
+    assert [] == await streams.inspect(js, 3)
+    assert LARGE == (await bus.read_delivery(js, 3)).body
+    await odooops("backup", tmp_path / "three.tar")
+    await operator.close()
+    for info in await broker.js.streams_info():
+        await broker.js.delete_stream(str(info.config.name))
+    at(broker.url("operator"), 1, database)
+    await odooops("restore", tmp_path / "three.tar")
+    assert [] == await streams.inspect(broker.js)
+    assert LARGE == (await bus.read_delivery(broker.js, 3)).body
