@@ -18,10 +18,12 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
 from cli import terminal
+from cli.database import DatabaseRefused, reason
 from cli.reach import Servers, Trouble
 from cli.resting import resting
 from cli.work import Telling, working
@@ -207,11 +209,13 @@ class Counting:
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """What a file that is no whole backup is to the operator."""
+    """What a file that is no whole backup, and a database that breaks off a COPY, are to the operator."""
     try:
         yield
     except BadBundle as error:
         raise Trouble(str(error)) from None
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DatabaseRefused(f"the database says: {reason(error)}") from None
 
 
 def _print(file: Path, manifest: Mapping[str, Any], took_s: float, as_json: bool) -> None:

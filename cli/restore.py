@@ -17,7 +17,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import asyncpg
 import nats.errors
 from alembic.util import CommandError
 from nats.aio.client import Client
@@ -103,7 +102,7 @@ async def _opened(found: Resting) -> AsyncIterator[tuple[Client, AsyncEngine]]:
                 ) from None
             try:
                 yield client, engine
-            except (SQLAlchemyError, asyncpg.PostgresError, CommandError, ValueError) as error:
+            except (SQLAlchemyError, CommandError, ValueError) as error:
                 raise DatabaseRefused(f"the database says: {reason(error)}") from None
             except (nats.errors.Error, APIError) as error:
                 said = getattr(error, "description", None) or error or type(error).__name__
@@ -224,6 +223,7 @@ def _print(servers: Servers, manifest: Mapping[str, Any], took_s: float, as_json
     )
     folder = f" --data-dir {shlex.quote(str(servers.data_dir))}" if servers.in_folder else ""
     say("next:")
-    say("  put back the webhook secrets and API tokens, which no backup holds")
+    kept = f", into {servers.data_dir / 'secrets'}" if servers.in_folder else ""
+    say(f"  put back the webhook secrets and API tokens, which no backup holds{kept}")
     say(f"  {f'odooops up{folder}' if servers.in_folder else 'start the services'}")
     say(f"  odooops verify{folder}")

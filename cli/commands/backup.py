@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,10 @@ def register(app: typer.Typer) -> None:
 
 def backup_command(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, as odooops-2026-11-22.tar.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE|DIR", help="A new file, as odooops.tar; in DIR its name says when."),
+    ],
     data_dir: DataDir = DEFAULT_DATA_DIR,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: read FILE, and say whether it is whole.")
@@ -37,7 +41,8 @@ def backup_command(
     if check:
         backup.check(file, as_json)
     else:
-        asyncio.run(backup.run(servers(context, data_dir), file, as_json))
+        name = f"odooops-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar"
+        asyncio.run(backup.run(servers(context, data_dir), file / name if file.is_dir() else file, as_json))
 
 
 def restore_command(

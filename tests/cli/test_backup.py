@@ -336,6 +336,18 @@ async def test_a_file_has_its_name_once_it_is_whole_and_is_for_its_owner_alone(
     was = file.read_bytes()
     assert "is there already" in await run("backup", file, code=1)
     assert was == file.read_bytes()
+    file.rename(tmp_path / "kept")
+    await run("backup", tmp_path)
+    [named] = tmp_path.glob("odooops-20*Z.tar")
+    await run("backup", named, "--check")
+
+
+async def test_a_database_that_breaks_off_is_one_sentence(run: Commands, tmp_path: Path) -> None:
+    gone = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+    with mock.patch.object(dump, "copy_out", mock.AsyncMock(side_effect=gone)):
+        told = await run("backup", tmp_path / "b.tar", code=1)
+    assert "the database says: connection was closed" in told
+    assert not list(tmp_path.glob("b.tar*"))
 
 
 async def test_a_disk_without_room_is_found_out_first(run: Commands, tmp_path: Path) -> None:
