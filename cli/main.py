@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 
 from cli import terminal
 from cli.asked import LIST_DEFAULT, LIST_MAX, ROWS_DEFAULT, ROWS_MAX, Filters, Form, Status
-from cli.commands import custody, drift, parked, polls, tables
+from cli.commands import backup, custody, drift, parked, polls, tables
 from cli.options import EXIT_FAILED, AsJson, DataDir, OfSource, Port, Since, SsotDir, servers
 from cli.reach import Trouble
 from contracts.delivery import MalformedName, UnreadableDelivery
@@ -370,6 +370,7 @@ def contracts_check_command(
 
 tables.register(app)
 custody.register(app)
+backup.register(app)
 parked.register(app)
 drift.register(app)
 polls.register(app)

@@ -52,6 +52,12 @@ class Servers:
             return None
         return found if found.nats["reader"] == self.nats("reader") else None
 
+    @property
+    def in_folder(self) -> bool:
+        """Whether the data folder says where the operator's servers are: it was named, or the settings name none."""
+        database = self._set("database", "operator") or self.settings.database_url is not None
+        return self._named or not (self._set("nats", "operator") or database)
+
     def nats(self, user: str) -> str:
         """The broker's address for `user`."""
         if not self._named and self._set("nats", user):

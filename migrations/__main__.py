@@ -24,9 +24,15 @@ def config(url: str) -> Config:
     return made
 
 
-def upgrade(url: str) -> None:
-    """Apply what is missing."""
-    command.upgrade(config(url), "head")
+def upgrade(url: str, revision: str = "head") -> None:
+    """Apply what is missing up to `revision`."""
+    command.upgrade(config(url), revision)
+
+
+def knows(revision: str) -> bool:
+    """Whether this code has the migration."""
+    scripts = ScriptDirectory.from_config(config(""))
+    return revision in {script.revision for script in scripts.walk_revisions()}
 
 
 def head() -> str:

@@ -14,9 +14,13 @@ from runtime.postgres import make_engine
 MIGRATION_LOCK = 0x0D00_0001
 
 # A rebuild puts new tables in the place of old ones, which only their owner may. What a migration makes belongs to
-# whoever runs it, so it is handed over at the end of each run.
+# whoever runs it, so it is handed over at the end of each run; a run that ends before there is such an owner has none
+# to hand it to.
 HAND_OVER = """
 DO $$ DECLARE found record; BEGIN
+    IF to_regrole('odooops_owner') IS NULL THEN
+        RETURN;
+    END IF;
     IF (SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'ops') <> 'odooops_owner' THEN
         ALTER SCHEMA ops OWNER TO odooops_owner;
     END IF;

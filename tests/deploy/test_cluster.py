@@ -13,6 +13,7 @@ import pytest
 import structlog
 from nats.aio.msg import Msg
 
+from cli.main import main
 from runtime import bus, embedded, provision, settings, streams
 from runtime.audit import broker as audit
 from runtime.postgres import make_engine
@@ -21,8 +22,10 @@ from runtime.streams import BODIES_STREAM, DELIVERIES, EVENTS, PROJECTOR
 from services.notifier.app import Subscriber
 from services.notifier.dry_run import DryRun
 from services.notifier.notify import Notifier
+from tests.conftest import Broker
 from tests.deploy import brokers
 from tests.deploy.deliveries import LARGE, SMALL, delivery
+from tests.servers import Database
 
 pytestmark = pytest.mark.anyio
 
@@ -167,3 +170,41 @@ async def test_each_of_three_brokers_tells_a_reader_how_it_is_set(cluster: broke
         await reader.close()
     assert [server.name for server in facts.servers or ()] == ["nats-1", "nats-2", "nats-3"]
     assert [each.part for each in audit.findings(facts, datetime.now(UTC)) if each.level == "error"] == []
+
+
+async def test_a_backup_of_one_broker_is_restored_into_three_and_back_into_one(
+    cluster: brokers.Brokers,
+    broker: Broker,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def at(url: str, replicas: int, where: Database) -> None:
+        monkeypatch.setenv("NATS_URL_OPERATOR", url)
+        monkeypatch.setenv("NATS_REPLICAS", str(replicas))
+        monkeypatch.setenv("DATABASE_URL", where.url("admin"))
+        monkeypatch.setenv("DATABASE_URL_OPERATOR", where.url("operator"))
+
+    async def odooops(*arguments: object) -> None:
+        assert 0 == await asyncio.to_thread(main, [str(each) for each in arguments])
+
+    for n in range(3):
+        await bus.store_delivery(broker.js, delivery(f"large-{n}", LARGE))
+    at(broker.url("operator"), 1, database)
+    await odooops("backup", tmp_path / "one.tar")
+    operator = await bus.connect(cluster.url("operator"), "operator")
+    js = operator.jetstream(timeout=WAIT_S_MAX)
+    for info in await js.streams_info():
+        await js.delete_stream(str(info.config.name))
+    at(cluster.url("operator"), 3, database)
+    await odooops("restore", tmp_path / "one.tar")
+    assert [] == await streams.inspect(js, 3)
+    assert LARGE == (await bus.read_delivery(js, 3)).body
+    await odooops("backup", tmp_path / "three.tar")
+    await operator.close()
+    for info in await broker.js.streams_info():
+        await broker.js.delete_stream(str(info.config.name))
+    at(broker.url("operator"), 1, database)
+    await odooops("restore", tmp_path / "three.tar")
+    assert [] == await streams.inspect(broker.js)
+    assert LARGE == (await bus.read_delivery(broker.js, 3)).body

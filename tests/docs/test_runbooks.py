@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
 
+import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -74,7 +75,8 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture(autouse=True)
 def at_hand(broker: Broker, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The operator's and the reader's logins, where the command looks for them."""
+    """The operator's, the reader's and the migrator's logins, where the command looks for them."""
+    monkeypatch.setenv("DATABASE_URL", database.url("admin"))
     for user in USERS:
         monkeypatch.setenv(f"NATS_URL_{user.upper()}", broker.url(user))
         monkeypatch.setenv(f"DATABASE_URL_{user.upper()}", database.url(user))
@@ -209,6 +211,21 @@ async def lost(broker: Broker, engine: AsyncEngine, folder: Path) -> None:
     assert 1 == await count(engine, "drift_now", "cause = 'missed' AND 'status' = ANY (columns)")
 
 
+async def server_lost(broker: Broker, engine: AsyncEngine, folder: Path) -> None:
+    """Broker and database have nothing any more."""
+    file = str(folder / "backup.tar")
+    await store_batch(broker, GOOD)
+    await project_all(broker, engine)
+    assert 0 == await asyncio.to_thread(main, ["backup", file])
+    for info in await broker.js.streams_info():
+        await broker.js.delete_stream(str(info.config.name))
+    migrator = await asyncpg.connect(os.environ["DATABASE_URL"])
+    await migrator.execute("DROP SCHEMA ops, projector, notify CASCADE; DROP TABLE alembic_version")
+    await migrator.close()
+    await follow("lost-server", {"FILE": file})
+    assert len(GOOD) == await count(engine, "deliveries")
+
+
 SCENES: dict[str, Callable[[Broker, AsyncEngine, Path], Awaitable[None]]] = {
     "poison-delivery": poison,
     "lost-webhooks": lost,
@@ -216,6 +233,7 @@ SCENES: dict[str, Callable[[Broker, AsyncEngine, Path], Awaitable[None]]] = {
     "leaked-secret": leaked,
     "request-to-erase": erase,
     "full-stream": full,
+    "lost-server": server_lost,
 }
 
 
