@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --no-config --universal --py
            --generate-hashes --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test suite check bench lock clean .venv
+.PHONY: help demo up test suite check bench abuse lock clean .venv
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z.]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do \
@@ -36,6 +36,9 @@ check: .venv ## Lint, format, types and import rules
 
 bench: .venv ## Measure
 	$(BIN)/python -m bench
+
+abuse: .venv ## Send ingest 10,000 hostile requests beside honest ones
+	$(BIN)/python -m bench.abuse $(SEED)
 
 lock: ## Write the lock files anew; UPGRADE=--upgrade takes newer versions
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or UV=path/to/uv"; exit 1; }

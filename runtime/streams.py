@@ -38,6 +38,9 @@ HEADER_CHARS_MAX = 1024
 """Of a header that is stored with its body: a message has to have room for all of them."""
 HEADERS_CHARS_MAX = 8_192
 """Of all of them, names included."""
+BODY_PIECES_FREE = 256
+BODY_PIECE_BYTES_MIN = 256
+"""Of further pieces of a body, on average: each costs some 100 µs however small it is (measured)."""
 RETRY_AFTER_S = 5
 ADDRESSES_COUNT_MAX = 10_000
 """Remembered at once, of strangers and of those that sent something genuine: the least recent are forgotten."""

@@ -38,6 +38,7 @@ class Body:
         self._began = asyncio.get_running_loop().time()
         self._announced = int(content_length) if content_length and content_length.isdecimal() else None
         self._seen = 0
+        self._pieces = 0
         self._held = 0
         self._over = self._announced == 0
         """Nothing more will come, or nothing more is waited for."""
@@ -79,7 +80,7 @@ class Body:
                 while not self._over and self._seen <= bytes_max:
                     await self._next()
                     waiting.reschedule(min(self._due(), latest))
-        except (SenderLeft, TimeoutError):
+        except (SenderLeft, TimeoutError, Refused):
             self._over = True  # whoever is still there gets the answer now
 
     def abandon(self) -> None:
@@ -105,6 +106,10 @@ class Body:
         self._seen += len(chunk)
         # The server keeps to Content-Length: asking for the end as well would cost a trip between its threads.
         self._over = not message.get("more_body", False) or self._seen == self._announced
+        self._pieces += 1
+        if self._pieces > streams.BODY_PIECES_FREE + self._seen // streams.BODY_PIECE_BYTES_MIN:
+            self._over = True
+            raise Refused(400, "too_many_chunks", "the body comes in chunks that are too small")
         return chunk
 
     def _hold(self, more: int) -> None:

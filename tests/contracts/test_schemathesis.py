@@ -33,14 +33,14 @@ CONFORMANCE = (
 RUN_S_MAX = 120
 
 
-async def asked(port: int, checks: str, **env: str) -> tuple[int | None, str]:
+async def asked(folder: Path, port: int, checks: str, **env: str) -> tuple[int | None, str]:
     """What schemathesis finds: its exit code, and all that it says."""
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
         *("run", str(FOLDER / OPENAPI), "--url", f"http://{embedded.LOOPBACK}:{port}"),
         *("--checks", checks, "--no-color"),
-        cwd=ROOT,
-        env={**os.environ, **env},
+        cwd=folder,  # it leaves files where it runs
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         stdout=PIPE,
         stderr=STDOUT,
     )
@@ -49,7 +49,7 @@ async def asked(port: int, checks: str, **env: str) -> tuple[int | None, str]:
     return running.returncode, said.decode()
 
 
-async def test_nothing_is_answered_that_the_document_does_not_tell(broker: Broker) -> None:
+async def test_nothing_is_answered_that_the_document_does_not_tell(broker: Broker, tmp_path: Path) -> None:
     async def well() -> dict[str, str]:
         return {}
 
@@ -63,8 +63,8 @@ async def test_nothing_is_answered_that_the_document_does_not_tell(broker: Broke
         port = embedded.free_port()
         async with process.serve_http(both, embedded.LOOPBACK, port):
             as_strangers, as_senders = await asyncio.gather(
-                asked(port, "all"),
-                asked(port, CONFORMANCE, SCHEMATHESIS_HOOKS="tests.contracts.signed_requests"),
+                asked(tmp_path, port, "all"),
+                asked(tmp_path, port, CONFORMANCE, SCHEMATHESIS_HOOKS="tests.contracts.signed_requests"),
             )
     assert as_strangers[0] == 0, as_strangers[1]
     assert as_senders[0] == 0, as_senders[1]

@@ -147,6 +147,22 @@ async def test_a_body_that_trickles_is_not_waited_for_as_long_as_one_that_flows(
             assert (await fast.reply()).status == 200
 
 
+@pytest.mark.parametrize(("size", "status"), [(1, 400), (2_000, 200)])
+async def test_a_body_in_crumbs_is_refused(door: Door, size: int, status: int) -> None:
+    body = b"{" + (2 * streams.BODY_PIECES_FREE * size) * b" " + b"}"
+    async with door.line() as line:
+        await line.send(head("POST", PATH, {"transfer-encoding": "chunked", **signed(body)}))
+        for at in range(0, len(body), size):
+            piece = body[at : at + size]
+            await line.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+        await line.send(b"0\r\n\r\n")
+        reply = await line.reply()
+    assert (reply.status, reply.json().get("reason")) == (
+        status,
+        "too_many_chunks" if status == 400 else None,
+    )
+
+
 async def test_a_slow_body_that_is_refused_anyway_is_not_waited_for_longer(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
