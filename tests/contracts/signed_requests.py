@@ -20,8 +20,9 @@ class Signed(requests.auth.AuthBase):
     """Signs a request that is ready to be sent, where its body allows it."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        body = request.body or b""
-        made = composed(urlsplit(request.url or "").path, body.encode() if isinstance(body, str) else body)
+        body = request.body.encode() if isinstance(request.body, str) else request.body or b""
+        assert isinstance(body, bytes)
+        made = composed(urlsplit(request.url or "").path, body)
         if made is not None:
             request.headers.update(made.headers)
             request.prepare_body(made.body, None)
