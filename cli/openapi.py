@@ -58,6 +58,7 @@ _MEANINGS: Mapping[int, str] = {
     406: "It will never be taken: do not send it again.",
     408: "The body did not arrive in time.",
     413: f"The body is larger than {BODY_BYTES_MAX} bytes.",
+    429: "More than `ssot` lets this source, or this address, ask; send it again after `Retry-After` seconds.",
     431: "The headers to keep are too long.",
     500: "A mistake of ours; send it again later.",
     503: "Not stored; send it again.",
@@ -163,6 +164,7 @@ def _endpoint(source: Source) -> Json:
                 {
                     "name": "WebHook-Request-Origin",
                     "in": "header",
+                    "description": "Without it the request is no question, and answered with 405.",
                     "required": True,
                     "schema": {"type": "string"},
                 }
@@ -268,7 +270,7 @@ def _response(status: int, answers: list[Answer], reasons: list[str]) -> Json:
 
 def _added(status: int) -> set[str]:
     """The headers that ingest adds to an answer."""
-    return {503: {"Retry-After"}, 405: {"Allow"}}.get(status, set())
+    return {429: {"Retry-After"}, 503: {"Retry-After"}, 405: {"Allow"}}.get(status, set())
 
 
 def _named(answer: Answer) -> Json:
@@ -314,6 +316,8 @@ def _handshake(source: Source) -> Json | None:
         shaped = ask(_request("OPTIONS", {ORIGIN: origin}), source)
         if shaped is not None:
             found.setdefault(shaped.status, []).append(shaped)
+    unasked = source.provider.answer(Refused(405, "method_not_allowed", "One sentence."), _request("OPTIONS"))
+    found.setdefault(unasked.status, []).append(unasked)
     return {str(status): _response(status, answers, []) for status, answers in sorted(found.items())}
 
 

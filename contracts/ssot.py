@@ -118,6 +118,13 @@ class Api(Strict):
         return self
 
 
+class Limit(Strict):
+    """A bucket of tokens: `burst` at once, and `per_s` more each second."""
+
+    per_s: float = Field(gt=0, le=1_000_000, description="so many each second, for as long as they like")
+    burst: int = Field(ge=1, le=1_000_000, description="so many at once after a silence")
+
+
 class ProviderFile(Strict):
     """ssot/providers/<name>.yaml: a source of deliveries."""
 
@@ -133,6 +140,10 @@ class ProviderFile(Strict):
     )
     unsigned: bool = False
     """True only where the sender cannot sign at all; everybody can then write into the log."""
+    limits: Limit | None = Field(
+        default=None,
+        description="how many genuine requests are taken; what ssot/limits.yaml says of sources unless given",
+    )
     events: list[str] = []
     api: Api | None = Field(default=None, description="how its API is asked; none where it is not polled")
     poll_interval_s: int | None = Field(
@@ -216,6 +227,21 @@ def _given(traits: Mapping[str, str | Iterable[str] | None]) -> dict[str, tuple[
         for name, value in traits.items()
         if value is not None
     }
+
+
+class LimitsFile(Strict):
+    """ssot/limits.yaml: how much may be asked of the door."""
+
+    sources: Limit = Field(
+        default=Limit(per_s=500, burst=20_000),
+        description="genuine requests of each source that states no limits of its own",
+    )
+    addresses: Limit = Field(
+        default=Limit(per_s=10, burst=1_000), description="refused and repeated requests of each address"
+    )
+
+
+USUAL_LIMITS = LimitsFile()
 
 
 class IntegrationFields(BaseModel):
@@ -330,6 +356,7 @@ class Ssot:
 
     providers: Mapping[str, ProviderFile]
     environments: Environments = Environments()
+    limits: LimitsFile = USUAL_LIMITS
     integrations: Mapping[str, Integration] | None = None
     capabilities: Mapping[str, Capability] | None = None
     starters: Mapping[str, Mapping[str, Starter]] | None = None

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 class Refused(Exception):
     """A request that is not taken. `status` is the HTTP answer, `reason` a slug, the message one sentence."""
 
-    def __init__(self, status: int, reason: str, sentence: str) -> None:
+    def __init__(self, status: int, reason: str, sentence: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(sentence)
         self.status = status
         self.reason = reason
+        self.retry_after_s = retry_after_s
+        """When it may come again; None where the status says it all."""
 
 
 class Ignored(Exception):

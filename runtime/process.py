@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -33,8 +34,9 @@ from runtime.settings import BadSettings, Settings
 HEAD_READ_MS_MAX = 10_000
 """Of a request's head; a connection on which nothing comes is closed after this time, too."""
 HEAD_BYTES_MAX = 64 * 1024
-CONNECTIONS_MAX = 768
-"""Open at once; more wait to be accepted. Below the usual limit of 1,024 open files."""
+CONNECTIONS_MAX = 4_096
+"""Open at once, where the process may have so many files open; more wait to be accepted."""
+OTHER_FILES_MAX = 256
 STOP_S_MAX = 7.0
 """For the requests in hand. A service promises to stop within 10 s, of which ingest may take 2 to leave."""
 LISTEN_S_MAX = 5.0
@@ -91,7 +93,7 @@ async def serve_http(
         http=HTTPModes.http1,
         websockets=False,
         backlog=LISTEN_BACKLOG,
-        backpressure=CONNECTIONS_MAX,
+        backpressure=connections_max(),
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_READ_MS_MAX, max_buffer_size=HEAD_BYTES_MAX),
         log_enabled=False,
     )
@@ -106,6 +108,17 @@ async def serve_http(
             await leave()
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=STOP_S_MAX)
+
+
+def connections_max() -> int:
+    """CONNECTIONS_MAX, or as many as the limit of open files allows, which is raised as far as it may be."""
+    wanted = CONNECTIONS_MAX + OTHER_FILES_MAX
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return CONNECTIONS_MAX
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, allowed - OTHER_FILES_MAX)
 
 
 def _ended_by_itself(serving: asyncio.Task[None]) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 SECRETS_PER_SOURCE_MAX = 8
 SECRETS_LOOK_S = 1.0
@@ -45,6 +45,10 @@ class _FromFiles(PydanticBaseSettingsSource):
         return {name: value for name, value in values.items() if value is not None}
 
 
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 def _number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
@@ -52,6 +56,9 @@ def _number(value: object) -> object:
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Replicas = Annotated[Literal[1, 3, 5], BeforeValidator(_number)]
 """A Literal of numbers refuses their text, which is all that the environment has."""
+
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_listed)]
+"""With commas between: `10.0.0.0/8, fd00::/8, 192.0.2.7`."""
 
 
 class Settings(BaseSettings):
@@ -70,6 +77,8 @@ class Settings(BaseSettings):
     odooops_ssot_dir: Path = Path("ssot")
     odooops_spool_dir: Path | None = None
     """Where ingest keeps what comes while the broker is away; not set, senders are told to come again."""
+    odooops_trusted_proxies: Networks = ()
+    """Whose X-Forwarded-For is believed. Not set, nobody's, and only peers with public addresses are limited."""
     odooops_log_format: Literal["json", "console"] = "json"
 
     nats_url: SecretStr | None = None

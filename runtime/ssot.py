@@ -14,10 +14,12 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from contracts.ssot import (
+    USUAL_LIMITS,
     CapabilitiesFile,
     Environments,
     EnvironmentsFile,
     IntegrationsFile,
+    LimitsFile,
     ProviderFile,
     Ssot,
     StartersFile,
@@ -28,6 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 
 PROVIDERS = "providers"
 ENVIRONMENTS = "environments.yaml"
+LIMITS = "limits.yaml"
 INTEGRATIONS = "integrations.yaml"
 CAPABILITIES = "capabilities.yaml"
 STARTERS = "starters.yaml"
@@ -67,12 +70,14 @@ def scan(directory: Path) -> tuple[Ssot, list[Problem]]:
     problems: list[Problem] = []
     providers = _providers(directory, problems)
     environments = _optional(EnvironmentsFile, directory / ENVIRONMENTS, problems)
+    limits = _optional(LimitsFile, directory / LIMITS, problems)
     integrations = _optional(IntegrationsFile, directory / INTEGRATIONS, problems)
     capabilities = _optional(CapabilitiesFile, directory / CAPABILITIES, problems)
     starters = _optional(StartersFile, directory / STARTERS, problems)
     found = Ssot(
         providers=providers,
         environments=Environments(tuple(environments.rules) if environments else ()),
+        limits=limits or USUAL_LIMITS,
         integrations=integrations.integrations if integrations else None,
         capabilities=capabilities.capabilities if capabilities else None,
         starters=starters.starters if starters else None,

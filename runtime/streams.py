@@ -22,6 +22,8 @@ from nats.js.api import (
 from nats.js.errors import APIError, NotFoundError
 
 # What a sender may do.
+INGEST_MEMORY_BYTES_MAX = 1024 * 1024 * 1024
+"""What an ingest process may take, whatever is sent to it: compose gives no more, `make abuse` holds it to that."""
 BODY_BYTES_MAX = 26_000_000
 """GitHub caps its own bodies at 25 MB."""
 DRAIN_BYTES_MAX = 32_000_000
@@ -29,15 +31,26 @@ DRAIN_BYTES_MAX = 32_000_000
 BODIES_IN_FLIGHT_BYTES_MAX = 256_000_000
 """Of bodies as they came; with their compressed copies ingest takes up to three times as much (measured)."""
 BODY_READ_S_MAX = 30.0
+BODY_GRACE_S = 5.0
+BODY_BYTES_PER_S_MIN = 4_096
+"""Of a body, on average, after its grace: whoever is slower holds a connection for nothing."""
 HEADER_CHARS_MAX = 1024
 """Of a header that is stored with its body: a message has to have room for all of them."""
 HEADERS_CHARS_MAX = 8_192
 """Of all of them, names included."""
+BODY_PIECES_FREE = 256
+BODY_PIECE_BYTES_MIN = 256
+"""Of further pieces of a body, on average: each costs some 100 µs however small it is (measured)."""
 RETRY_AFTER_S = 5
 LEAVE_S_MAX = 2.0
 """How long a door that is to stop asks its callers to go elsewhere."""
 LEAVE_QUIET_S = 0.25
 """Without a request for so long, nobody is left to be asked."""
+ADDRESSES_COUNT_MAX = 10_000
+"""Remembered at once, of strangers and of those that sent something genuine: the least recent are forgotten."""
+LIMITED_DRAIN_BYTES_MAX = 128 * 1024
+LIMITED_DRAIN_S_MAX = 1.0
+"""How much, and how long, is read of a request over its limit: a usual body, so that its sender sees the answer."""
 LOG_AGAIN_S = 10.0
 """How long the same line about strangers' requests is not written again."""
 

@@ -11,6 +11,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import APIError, NotFoundError
 
+from contracts.ssot import Ssot
 from providers.port import Secret, Source
 from providers.registry import sources
 from runtime import bus, process, ssot, streams
@@ -19,6 +20,7 @@ from runtime.audit import disk
 from runtime.audit.finding import tell
 from runtime.settings import Secrets, Settings
 from services.ingest.group_commit import store_by
+from services.ingest.limits import Limits
 from services.ingest.receive import Endpoint, Receiver
 from services.ingest.seldom import Seldom
 from services.ingest.spool import Spool
@@ -26,10 +28,10 @@ from services.ingest.spool import Spool
 
 async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
     """Run until `stopping`; requests in hand are finished."""
-    declared = sources(ssot.load(given.odooops_ssot_dir)).values()
-    endpoints = endpoints_of(declared, log)
+    declared = ssot.load(given.odooops_ssot_dir)
+    endpoints = endpoints_of(sources(declared).values(), log)
     spool = Spool(given.odooops_spool_dir, log) if given.odooops_spool_dir else None
-    receiver = Receiver(endpoints, log, spool)
+    receiver = Receiver(endpoints, log, spool, limits_of(declared), given.odooops_trusted_proxies)
     broker = Broker(given.nats_for("ingest"), log)
 
     async def store_what_comes() -> None:
@@ -115,6 +117,13 @@ class Broker:
     def _given_up(self) -> None:
         if not self._closing:
             process.lost("the broker's client has given up")
+
+
+def limits_of(declared: Ssot) -> Limits:
+    """What SSOT lets sources and addresses ask."""
+    usual = declared.limits
+    own = {name: file.limits or usual.sources for name, file in declared.providers.items()}
+    return Limits(own, usual.addresses)
 
 
 def endpoints_of(sources: Iterable[Source], log: Any) -> list[Endpoint]:

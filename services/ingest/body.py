@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from io import BytesIO
 
@@ -34,9 +35,10 @@ class Body:
     def __init__(self, receive: Receive, memory: Memory, content_length: str | None) -> None:
         self._receive = receive
         self._memory = memory
-        self._deadline = asyncio.get_running_loop().time() + streams.BODY_READ_S_MAX
+        self._began = asyncio.get_running_loop().time()
         self._announced = int(content_length) if content_length and content_length.isdecimal() else None
         self._seen = 0
+        self._pieces = 0
         self._held = 0
         self._over = self._announced == 0
         """Nothing more will come, or nothing more is waited for."""
@@ -49,9 +51,11 @@ class Body:
             self._memory.require_room(self._announced)
         whole = BytesIO()  # grows in place: a list of chunks would be held twice when it is joined
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(self._due()) as waiting:
                 while not self._over:
                     chunk = await self._next()
+                    if not self._over:
+                        waiting.reschedule(self._due())
                     if self._seen > streams.BODY_BYTES_MAX:
                         raise _too_large()
                     self._hold(len(chunk))
@@ -59,19 +63,24 @@ class Body:
                     whole.write(chunk)
         except TimeoutError:
             self._over = True
-            sentence = f"the body did not arrive within {streams.BODY_READ_S_MAX:g} s"
+            sentence = (
+                f"the body did not arrive within {streams.BODY_READ_S_MAX:g} s, or came at less than"
+                f" {streams.BODY_BYTES_PER_S_MIN} bytes a second"
+            )
             raise Refused(408, "body_too_slow", sentence) from None
         return whole.getvalue()
 
-    async def drain(self) -> None:
-        """Read on and throw away, up to a limit: a sender that is cut off while writing never sees the answer."""
-        if self._over:
+    async def drain(self, bytes_max: int = streams.DRAIN_BYTES_MAX, s_max: float = math.inf) -> None:
+        """Read on and throw away, up to limits: a sender that is cut off while writing never sees the answer."""
+        if self._over or (self._announced or 0) > bytes_max:
             return
+        latest = asyncio.get_running_loop().time() + s_max
         try:
-            async with asyncio.timeout_at(self._deadline):
-                while not self._over and self._seen <= streams.DRAIN_BYTES_MAX:
+            async with asyncio.timeout_at(min(self._due(), latest)) as waiting:
+                while not self._over and self._seen <= bytes_max:
                     await self._next()
-        except (SenderLeft, TimeoutError):
+                    waiting.reschedule(min(self._due(), latest))
+        except (SenderLeft, TimeoutError, Refused):
             self._over = True  # whoever is still there gets the answer now
 
     def abandon(self) -> None:
@@ -83,6 +92,11 @@ class Body:
         self._memory.held -= self._held
         self._held = 0
 
+    def _due(self) -> float:
+        """When more of it must have come."""
+        earned_s = streams.BODY_GRACE_S + self._seen / streams.BODY_BYTES_PER_S_MIN
+        return self._began + min(streams.BODY_READ_S_MAX, earned_s)
+
     async def _next(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
@@ -92,6 +106,10 @@ class Body:
         self._seen += len(chunk)
         # The server keeps to Content-Length: asking for the end as well would cost a trip between its threads.
         self._over = not message.get("more_body", False) or self._seen == self._announced
+        self._pieces += 1
+        if self._pieces > streams.BODY_PIECES_FREE + self._seen // streams.BODY_PIECE_BYTES_MIN:
+            self._over = True
+            raise Refused(400, "too_many_chunks", "the body comes in chunks that are too small")
         return chunk
 
     def _hold(self, more: int) -> None:

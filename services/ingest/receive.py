@@ -27,6 +27,7 @@ from contracts.ssot import ENDPOINT_PATTERN
 from providers.port import Answer, Receipt, Refused, Request, Secret, Source, Stored, Verify, answer
 from runtime import bus, streams
 from services.ingest.body import Body, Memory, SenderLeft
+from services.ingest.limits import Address, Limits, Network, address_of, network_of
 from services.ingest.seldom import Seldom
 from services.ingest.spool import Spool, SpoolFull
 
@@ -44,6 +45,11 @@ WEBHOOKS = "/webhooks/"
 UNKNOWN = "unknown"
 _ENDPOINT = re.compile(ENDPOINT_PATTERN)
 _HEALTHY = Answer(status=200, body={"ok": True})
+_ONLY_ASKED = Answer(
+    status=405,
+    body={"ok": False, "error": "use GET", "code": 405, "reason": "method_not_allowed"},
+    headers={"allow": "GET, HEAD"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +72,22 @@ class Endpoint:
 class Receiver:
     """The ASGI application of the public port: POST to the endpoints, and /healthz."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], log: Any, spool: Spool | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        log: Any,
+        spool: Spool | None = None,
+        limits: Limits | None = None,
+        proxies: Sequence[Network] = (),
+    ) -> None:
         self.store: bus.Store | None = None
         """None until the broker has been reached for the first time."""
         self.spool = spool
         self.memory = Memory()
         self._asked_at = -math.inf
         self._leaving = False
+        self._limits = limits or Limits()
+        self._proxies = proxies
         self._endpoints = {str(each.source.file.endpoint): each for each in endpoints}
         self._log = log
         self._seldom = Seldom(log)
@@ -84,7 +99,7 @@ class Receiver:
         """Answer one request."""
         path: str = scope["path"]
         if path == HEALTH:
-            await _send(_HEALTHY, send)
+            await _send(_HEALTHY if scope["method"] in ("GET", "HEAD") else _ONLY_ASKED, send)
             return
         started = self._asked_at = time.perf_counter()
         endpoint = self._endpoints.get(path)
@@ -95,14 +110,18 @@ class Receiver:
             received_at=datetime.now(UTC),
             receipt_id=str(uuid4()),
         )
+        address = self._address(scope, request)
         body = Body(receive, self.memory, request.headers.get("content-length"))
         try:
-            outcome = await self._outcome(endpoint, path, request, body)
+            outcome = await self._outcome(endpoint, path, address, request, body)
         finally:
             body.release()
         if isinstance(outcome, Refused):
-            await body.drain()
-        await self._answer(endpoint, outcome, request, send)
+            if outcome.status == 429:
+                await body.drain(streams.LIMITED_DRAIN_BYTES_MAX, streams.LIMITED_DRAIN_S_MAX)
+            else:
+                await body.drain()
+        await self._answer(endpoint, outcome, address, request, send)
         SECONDS.observe(time.perf_counter() - started)
 
     async def leave(self) -> None:
@@ -119,12 +138,13 @@ class Receiver:
             await asyncio.sleep(streams.LEAVE_QUIET_S - quiet_s)
 
     async def _outcome(
-        self, endpoint: Endpoint | None, path: str, request: Request, body: Body
+        self, endpoint: Endpoint | None, path: str, address: Address | None, request: Request, body: Body
     ) -> Stored | Refused:
         try:
+            self._limits.admit(address, time.monotonic())
             if endpoint is None:
                 raise self._nothing_at(path)
-            return await self._take(endpoint, request, body)
+            return await self._take(endpoint, address, request, body)
         except Refused as refused:
             # Its traceback would hold the body and the connection in a cycle until the garbage is collected.
             return refused.with_traceback(None)
@@ -137,7 +157,9 @@ class Receiver:
             self._log.exception("a request failed", source=_label(endpoint))
             return Refused(500, "internal_error", "something is wrong here, send it again later")
 
-    async def _take(self, endpoint: Endpoint, request: Request, body: Body) -> Stored:
+    async def _take(
+        self, endpoint: Endpoint, address: Address | None, request: Request, body: Body
+    ) -> Stored:
         source, secrets = endpoint.source, endpoint.secrets()
         if (closed := endpoint.closed) is not None:
             raise Refused(404, "source_closed", closed)
@@ -147,6 +169,7 @@ class Receiver:
         verification = verify(request, source, secrets)
         raw = await body.read(verification.update)
         receipt: Receipt = verification.finish(raw)
+        self._limits.take(source.name, address, time.monotonic())
         delivery = Delivery(
             source=source.name,
             identity=receipt.identity,
@@ -158,8 +181,16 @@ class Receiver:
             verified_by=receipt.verified_by,
             headers=_kept(request.headers, source.provider.headers),
         )
-        ack = await self._store(delivery, source.provider.answer_s_max)
+        try:
+            ack = await self._store(delivery, source.provider.answer_s_max)
+        except Refused:
+            self._limits.failed(source.name, address)
+            raise
         seq, duplicate = ack or (None, False)
+        if duplicate:
+            self._limits.repeated(source.name)
+        else:
+            self._limits.stored(address, signed=receipt.verified_by is not None)
         return Stored(delivery=delivery, seq=seq, duplicate=duplicate)
 
     async def _store(self, delivery: Delivery, answer_s_max: float | None) -> bus.Ack | None:
@@ -191,18 +222,32 @@ class Receiver:
         )
         return Refused(404, "unknown_source", f"no such source, known sources: {known or 'none'}")
 
+    def _address(self, scope: Scope, request: Request) -> Address | None:
+        """Whom the request counts against."""
+        if not (peer := scope.get("client")):
+            return None
+        forwarded = request.headers.get("x-forwarded-for")
+        return address_of(peer[0], forwarded, self._proxies)
+
     async def _answer(
-        self, endpoint: Endpoint | None, outcome: Stored | Refused, request: Request, send: Send
+        self,
+        endpoint: Endpoint | None,
+        outcome: Stored | Refused,
+        address: Address | None,
+        request: Request,
+        send: Send,
     ) -> None:
         shaped = _shaped(endpoint, outcome, request)
         label = _label(endpoint)
         if isinstance(outcome, Refused):
             reason = outcome.reason
-            self._seldom.info("refused", source=label, status=shaped.status, reason=reason)
+            network = {} if address is None else {"network": network_of(address)}
+            self._seldom.info("refused", network, source=label, status=shaped.status, reason=reason)
         else:
             reason = "spooled" if outcome.seq is None else "duplicate" if outcome.duplicate else "stored"
         REQUESTS.labels(label, str(shaped.status), reason).inc()
-        await _send(shaped, send, close=self._leaving)
+        retry_after_s = outcome.retry_after_s if isinstance(outcome, Refused) else None
+        await _send(shaped, send, retry_after_s, close=self._leaving)
 
 
 def _shaped(endpoint: Endpoint | None, outcome: Stored | Refused, request: Request) -> Answer:
@@ -254,11 +299,13 @@ def _kept(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     return kept
 
 
-async def _send(shaped: Answer, send: Send, *, close: bool = False) -> None:
+async def _send(shaped: Answer, send: Send, retry_after_s: int | None = None, *, close: bool = False) -> None:
     body = orjson.dumps(shaped.body)
     headers = {"content-type": "application/json", "content-length": str(len(body)), **shaped.headers}
-    if shaped.status == 503:
-        headers.setdefault("retry-after", str(streams.RETRY_AFTER_S))
+    if retry_after_s is None and shaped.status == 503:
+        retry_after_s = streams.RETRY_AFTER_S
+    if retry_after_s is not None:
+        headers.setdefault("retry-after", str(retry_after_s))
     if close:
         headers["connection"] = "close"
     if shaped.status == 405:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from contracts.ssot import ENDPOINT_PATTERN, ProviderFile
+from contracts.ssot import ENDPOINT_PATTERN, USUAL_LIMITS, Limit, LimitsFile, ProviderFile
 from runtime.settings import BadSettings
-from runtime.ssot import load_providers
+from runtime.ssot import load, load_providers
 
 ROOT = Path(__file__).parents[2]
 GITHUB = "name: github\nendpoint: /webhooks/github\nsecrets: [GITHUB_WEBHOOK_SECRET]\n"
@@ -186,3 +186,23 @@ def test_a_directory_without_files_is_named_and_so_is_the_setting(tmp_path: Path
     with pytest.raises(BadSettings) as refused:
         load_providers(tmp_path)
     assert f"{tmp_path / 'providers'}: holds no YAML file: is ODOOOPS_SSOT_DIR right?" == str(refused.value)
+
+
+def test_limits_are_those_of_the_file_and_the_usual_ones_without_it(tmp_path: Path) -> None:
+    folder = directory(tmp_path, github=GITHUB + "limits: {per_s: 7, burst: 70}\n")
+    assert load(folder).limits == USUAL_LIMITS
+    (folder / "limits.yaml").write_text("addresses: {per_s: 0.5, burst: 5}\n")
+    found = load(folder)
+    assert found.limits == LimitsFile(addresses=Limit(per_s=0.5, burst=5))
+    assert found.providers["github"].limits == Limit(per_s=7, burst=70)
+
+
+def test_the_committed_limits_are_the_usual_ones() -> None:
+    assert load(ROOT / "ssot").limits == USUAL_LIMITS
+
+
+def test_a_wrong_limit_is_named_by_line(tmp_path: Path) -> None:
+    folder = directory(tmp_path, github=GITHUB)
+    (folder / "limits.yaml").write_text("addresses:\n  per_s: 1\n  burst: 0\n")
+    with pytest.raises(BadSettings, match=r"limits\.yaml:3: addresses\.burst: Input should be greater than"):
+        load(folder)

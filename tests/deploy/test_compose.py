@@ -15,6 +15,7 @@ import pytest
 from runtime import permissions, settings, ssot
 from runtime.permissions import USERS
 from runtime.settings import Settings
+from runtime.streams import INGEST_MEMORY_BYTES_MAX
 from tests.deploy import brokers
 from tests.deploy.brokers import CONFIG, MAKE_SECRETS, ROOT
 from tests.deploy.composed import SECRETS_IN_CONTAINER, compose, copied, is_ours, services
@@ -72,6 +73,10 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
     assert not {"cap_add", "privileges", "privileged", "pid", "ipc", "network_mode", "devices"} & set(service)
     assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
     assert service["pids_limit"] > 0
+
+
+def test_ingest_gets_the_memory_that_it_is_held_to() -> None:
+    assert f"{INGEST_MEMORY_BYTES_MAX // 1024**3}g" == services()["ingest"]["mem_limit"]
 
 
 @each_service

@@ -256,3 +256,18 @@ def test_a_blank_line_is_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("A_SECRET_FILE", str(tmp_path / "secret"))
 
     assert settings.secret_values(["A_SECRET"]) == [("A_SECRET_FILE:4", b"real one")]
+
+
+def test_trusted_proxies_are_a_list_of_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load().odooops_trusted_proxies == ()
+    monkeypatch.setenv("ODOOOPS_TRUSTED_PROXIES", "10.0.0.0/8, fd00::/8,192.0.2.7")
+    assert [str(each) for each in settings.load().odooops_trusted_proxies] == [
+        "10.0.0.0/8",
+        "fd00::/8",
+        "192.0.2.7/32",
+    ]
+
+
+def test_a_wrong_network_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODOOOPS_TRUSTED_PROXIES", "10.0.0.0/8, the proxy")
+    assert "ODOOOPS_TRUSTED_PROXIES: value is not a valid IPv4 or IPv6 network" in refusal(settings.load)

@@ -22,6 +22,7 @@ from providers.github.verify import sign
 from providers.port import Secret
 from runtime import bus, embedded, process, streams
 from services.ingest.group_commit import store_by
+from services.ingest.limits import Limits, Network
 from services.ingest.receive import Endpoint, Receiver
 from services.ingest.spool import Spool
 from tests.providers.driving import source_of
@@ -211,12 +212,14 @@ async def open_door(
     js: JetStreamContext,
     endpoints: Sequence[Endpoint] = GITHUB,
     spool_dir: Path | None = None,
+    limits: Limits | None = None,
+    proxies: Sequence[Network] = (),
 ) -> AsyncIterator[Door]:
     """A door while the block runs. Afterwards no memory is held, and its log shows no secret."""
     log, written = logger()
     nc = await bus.connect(url("ingest"), "ingest")
     spool = Spool(spool_dir, log) if spool_dir else None
-    receiver = Receiver(endpoints, log, spool)
+    receiver = Receiver(endpoints, log, spool, limits, proxies)
     receiver.store = store_by(nc)
     draining = asyncio.create_task(spool.keep_draining(receiver.store)) if spool else None
     port = embedded.free_port()

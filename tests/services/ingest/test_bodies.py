@@ -132,6 +132,37 @@ async def test_a_slow_body_is_refused_in_time_and_its_connection_closed(
         assert await line.closed()
 
 
+async def test_a_body_that_trickles_is_not_waited_for_as_long_as_one_that_flows(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "BODY_GRACE_S", 0.2)
+    async with door.line() as slow, door.line() as fast:
+        whole = request(b"{}" + 40_000 * b" ")
+        for line, sent in ((slow, 35_000), (fast, 1_000)):  # an earlier one has 8 s more
+            await line.send(whole[:-sent])
+        await slow.send(whole[-35_000:-34_999])
+        async with asyncio.timeout(5):
+            await door.refused(408, "body_too_slow", await slow.reply())
+            await fast.send(whole[-1_000:])
+            assert (await fast.reply()).status == 200
+
+
+@pytest.mark.parametrize(("size", "status"), [(1, 400), (2_000, 200)])
+async def test_a_body_in_crumbs_is_refused(door: Door, size: int, status: int) -> None:
+    body = b"{" + (2 * streams.BODY_PIECES_FREE * size) * b" " + b"}"
+    async with door.line() as line:
+        await line.send(head("POST", PATH, {"transfer-encoding": "chunked", **signed(body)}))
+        for at in range(0, len(body), size):
+            piece = body[at : at + size]
+            await line.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+        await line.send(b"0\r\n\r\n")
+        reply = await line.reply()
+    assert (reply.status, reply.json().get("reason")) == (
+        status,
+        "too_many_chunks" if status == 400 else None,
+    )
+
+
 async def test_a_slow_body_that_is_refused_anyway_is_not_waited_for_longer(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,3 +59,25 @@ async def test_who_comes_when_all_connections_are_taken_waits_its_turn(
             assert (await reply).json()["delivery"] == "github:third"
         await second.send(BODY[1:])
         assert (await second.reply()).json()["duplicate"] is True
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "allowed"),
+    [
+        (1_024, 524_288, process.CONNECTIONS_MAX),
+        (1_024, 1_024, 1_024 - process.OTHER_FILES_MAX),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, process.CONNECTIONS_MAX),
+        (1_024, resource.RLIM_INFINITY, process.CONNECTIONS_MAX),
+        (64, 64, 1),
+    ],
+)
+def test_there_are_as_many_connections_as_files_may_be_open(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, allowed: int
+) -> None:
+    limits = [(soft, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
+    assert process.connections_max() == allowed
+    new_soft, new_hard = limits[-1]
+    assert new_hard == hard
+    assert soft in (new_soft, 1_024)
