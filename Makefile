@@ -39,8 +39,8 @@ bench: .venv ## Measure
 
 lock: ## Write the lock files anew; UPGRADE=--upgrade takes newer versions
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or UV=path/to/uv"; exit 1; }
-	$(COMPILE) --extra embedded --extra dev --extra containers --output-file requirements.lock
-	$(COMPILE) --output-file requirements.services.lock
+	$(COMPILE) --extra embedded --extra otel --extra dev --extra containers --output-file requirements.lock
+	$(COMPILE) --extra otel --output-file requirements.services.lock
 	@! grep -nE '://|^--|^-e| @ ' requirements.lock requirements.services.lock || \
 	  { echo "a lock file names an address or a folder: see the lines above"; exit 1; }
 

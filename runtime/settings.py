@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     """Where ingest keeps what comes while the broker is away; not set, senders are told to come again."""
     odooops_log_format: Literal["json", "console"] = "json"
 
+    otel_exporter_otlp_endpoint: str | None = None
+    """Whether traces are sent. The rest of OpenTelemetry's variables is read by its own libraries."""
+    otel_exporter_otlp_traces_endpoint: str | None = None
+    otel_sdk_disabled: bool = False
+
     nats_url: SecretStr | None = None
     nats_url_ingest: SecretStr | None = None
     nats_url_projector: SecretStr | None = None
