@@ -68,7 +68,7 @@ def traced_store(store: Store) -> Store:
         return store
 
     async def traced(delivery: Delivery, wait_s: float) -> Ack:
-        about = {
+        about: tracing.Attributes = {
             "messaging.system": "nats",
             "messaging.operation.type": "send",
             "messaging.operation.name": "publish",

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from typing import Any, TypeVar
 
 import nats.errors
@@ -81,7 +82,7 @@ LOOKED_AT_MAX = 10_000
 SET_APART = ("parked", "conflict")
 """What waits for an operator, by its state in the ledger: the index deliveries_set_aside holds these and no others."""
 _WAITING = text(
-    "SELECT status, count(*) AS count FROM ops.deliveries WHERE status IN ('parked', 'conflict') GROUP BY status"
+    "SELECT status, count(*) AS deliveries FROM ops.deliveries WHERE status IN ('parked', 'conflict') GROUP BY status"
 )
 _OUTBOX = text("SELECT count(*), min(made_at) FROM projector.outbox")
 
@@ -108,6 +109,8 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event, *, unpark:
     if not await process.before_stop(connecting, stopping):
         return
     nc = connecting.result()
+    for source, cause in product(declared, ("missed", "gone")):
+        DRIFT.labels(source, cause)  # at 0, or the first that is found would be no increase
     engine = postgres.make_engine(settings.database_for("projector"), "projector")
     projector = Projector(nc, engine, declared, log, stopping)
     try:
@@ -390,7 +393,7 @@ class Projector:
         try:
             async with self.engine.connect() as connection:
                 count, oldest_at = (await connection.execute(_OUTBOX)).one()
-                counts = {row.status: row.count for row in await connection.execute(_WAITING)}
+                counts = {row.status: row.deliveries for row in await connection.execute(_WAITING)}
         except (DBAPIError, OSError, TimeoutError):
             return
         lag.told(OUTBOX, count, oldest_at)
