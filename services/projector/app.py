@@ -250,7 +250,7 @@ class Projector:
             return await self._bisect(batch, error)
         if folded is None:
             return False
-        traces.note("committed")
+        traces.committed(folded.deliveries)
         events = traces.carried(messages(drift.told(folded.deliveries)))
         of_parked = traces.carried(parked_messages(folded.deliveries))
         # One duplicate id refuses a whole atomic batch: events that may have been published go apart.
@@ -259,7 +259,7 @@ class Projector:
         for part in (new, known, of_parked):
             if await self._patiently("nats", partial(self._publish, part)) is None:
                 return False
-        traces.note("published")
+        traces.published()
         if folded.found:
             await self._drain_now()
         self._count(batch, folded, [*events, *of_parked])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from opentelemetry.trace import Span, SpanKind
 
@@ -14,28 +14,40 @@ from runtime.bus import Message
 from services.projector.understand import Understood
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Traces:
-    """The spans of the deliveries of a batch that were traced, by what events call their delivery."""
+    """The spans of the deliveries of a batch that were traced, by sequence."""
 
-    spans: Mapping[str, Span]
+    spans: Mapping[int, Span]
+    _by_name: dict[str, Span] = field(default_factory=dict)
+    """Those of deliveries that were folded, by what events call their delivery."""
 
-    def note(self, what: str) -> None:
-        """Something happened to the whole batch."""
+    def committed(self, folded: Iterable[Understood]) -> None:
+        """The batch is in the tables; what of it was not folded is a copy, or in conflict with another."""
+        if not self.spans:
+            return
         for span in self.spans.values():
-            span.add_event(what)
+            span.add_event("committed")
+            span.set_attribute("odooops.status", "copy_or_conflict")
+        for each in folded:
+            if span := self.spans.get(each.delivery.seq):
+                span.set_attributes({"odooops.status": each.status, "odooops.reason": each.reason or ""})
+                span.set_attribute("odooops.tables", ",".join(sorted({name for name, _ in each.rows})))
+                self._by_name[header_value(each.delivery.name)] = span
+
+    def published(self) -> None:
+        """The events of the batch are in EVENTS."""
+        for span in self.spans.values():
+            span.add_event("published")
 
     def carried(self, events: list[Message]) -> list[Message]:
         """`events`, each with the traceparent by which its reader goes on."""
-        return [self._carried(event) for event in events] if self.spans else events
+        return [self._carried(event) for event in events] if self._by_name else events
 
     def _carried(self, event: Message) -> Message:
-        span = self.spans.get(event.headers["ce-delivery"])
+        span = self._by_name.get(event.headers["ce-delivery"])
         said = tracing.traceparent(span) if span else None
         return replace(event, headers={**event.headers, TRACEPARENT: said}) if said else event
-
-
-NONE = Traces({})
 
 
 @contextmanager
@@ -43,7 +55,7 @@ def traced(batch: Sequence[Understood]) -> Iterator[Traces]:
     """Spans while a batch is written and its events are published; none where no delivery of it was traced."""
     followed = [each for each in batch if each.delivery.trace] if tracing.on() else []
     if not followed:
-        yield NONE
+        yield Traces({})
         return
     requests = [found for each in followed if (found := tracing.read(each.delivery.trace))]
     about = {
@@ -56,10 +68,15 @@ def traced(batch: Sequence[Understood]) -> Iterator[Traces]:
     size = {"messaging.batch.message_count": len(batch)}
     whole = tracing.begin(name, SpanKind.CONSUMER, {**about, **size}, links=requests)
     spans = {
-        header_value(each.delivery.name): tracing.begin(
+        each.delivery.seq: tracing.begin(
             name,
             SpanKind.CONSUMER,
-            {**about, **_ended(each)},
+            {
+                **about,
+                "messaging.message.id": each.delivery.message_id,
+                "odooops.source": each.delivery.source,
+                "odooops.seq": each.delivery.seq,
+            },
             parent=each.delivery.trace,
             links=[whole.get_span_context()],
         )
@@ -75,16 +92,3 @@ def traced(batch: Sequence[Understood]) -> Iterator[Traces]:
     finally:
         for span in spans.values():
             span.end()
-
-
-def _ended(understood: Understood) -> dict[str, str | int]:
-    """What a delivery came to: no words of its sender."""
-    delivery = understood.delivery
-    return {
-        "messaging.message.id": delivery.message_id,
-        "odooops.source": delivery.source,
-        "odooops.seq": delivery.seq,
-        "odooops.status": understood.status,
-        "odooops.reason": understood.reason or "",
-        "odooops.tables": ",".join(sorted({name for name, _ in understood.rows})),
-    }
