@@ -28,4 +28,7 @@ COPY ssot ./ssot
 # Readable by the user below whatever the umask of the checkout was; compiled now because the root is read-only later.
 RUN chmod -R a+rX /app && python -m compileall -q /app
 
+# A volume that is mounted here for the first time takes this owner.
+RUN install -d -m 0700 -o 10001 -g 10001 /spool
+
 USER 10001:10001

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -48,7 +48,8 @@ _SERVERS: Mapping[str, Json] = {
     },
 }
 _MEANINGS: Mapping[int, str] = {
-    200: "Stored, and fsynced, or known already: `duplicate` says which.",
+    200: "Stored, and fsynced, or known already: `duplicate` says which. With `spooled`, fsynced on a local disk, "
+    "to be stored when the broker is back.",
     400: "The request is not one that can be stored; the same bytes will not be taken later.",
     401: "It does not prove who sent it.",
     403: "Its sender may not deliver.",
@@ -94,6 +95,7 @@ def document(sources: Mapping[str, Source]) -> Json:
         "components": {
             "schemas": {
                 "Stored": _schema(port.answer(_stored("example"), _request("POST")).body),
+                "Spooled": _schema(port.answer(_spooled("example"), _request("POST")).body),
                 "Refused": _schema(
                     port.answer(Refused(400, "a_slug", "One sentence."), _request("POST")).body
                 ),
@@ -230,8 +232,9 @@ def _responses(source: Source) -> Json:
         shaped = source.provider.answer(refused, asked)
         found.setdefault(shaped.status, []).append(shaped)
         reasons.setdefault(shaped.status, set()).update({refusal.reason} if refusal.reason else ())
-    taken = source.provider.answer(_stored(source.name), asked)
-    found.setdefault(taken.status, []).insert(0, taken)
+    for n, outcome in enumerate((_stored(source.name), _spooled(source.name))):
+        taken = source.provider.answer(outcome, asked)
+        found.setdefault(taken.status, []).insert(n, taken)
     return {
         str(status): _response(status, answers, sorted(reasons.get(status, ())))
         for status, answers in sorted(found.items())
@@ -269,9 +272,10 @@ def _added(status: int) -> set[str]:
 
 
 def _named(answer: Answer) -> Json:
-    """The schema of an answer's body, by its name where it is one of the usual two."""
+    """The schema of an answer's body, by its name where it is one of the usual three."""
     usual: Mapping[str, Stored | Refused] = {
         "Stored": _stored("example"),
+        "Spooled": _spooled("example"),
         "Refused": Refused(400, "a_slug", "One sentence."),
     }
     schema = _schema(answer.body)
@@ -383,3 +387,7 @@ def _stored(source: str) -> Stored:
         body_sha256=body_sha256(SAMPLE_BODY),
     )
     return Stored(delivery=delivery, seq=1, duplicate=False)
+
+
+def _spooled(source: str) -> Stored:
+    return replace(_stored(source), seq=None)

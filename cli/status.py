@@ -52,7 +52,9 @@ WAITING = {"parked": "odooops parked list", "conflict": "odooops deliveries list
 
 CLOSED = "odooops_ingest_closed"
 REQUESTS = "odooops_ingest_requests_total"
-"""Metrics of ingest: services.ingest.receive."""
+SPOOL = "odooops_ingest_spool_bytes"
+DAMAGES = "odooops_ingest_spool_damages_total"
+"""Metrics of ingest: services.ingest.receive and spool."""
 
 
 async def run(servers: Servers, as_json: bool) -> bool:
@@ -133,6 +135,22 @@ async def _services(known: State | None, report: Report) -> None:
             where = f"{known.http_url}/webhooks/<source>" if name == "ingest" else f"ops port {port}"
             report.add(name, "ok", f"ready, process {pid}, {where}")
     await _doors(known, report)
+    await spooled(known.ops_host, known.ops_ports["ingest"], report)
+
+
+async def spooled(host: str, port: int, report: Report) -> None:
+    """What waits on the disk of the ingest at this ops port for a broker that is away."""
+    held, damages = [await ports.metrics_at(host, port, name) for name in (SPOOL, DAMAGES)]
+    if held is None or damages is None:
+        return  # that ingest does not answer was said already
+    waiting, damaged = (int(sum(value for _, value in found)) for found in (held, damages))
+    report.facts["spool"] = {"bytes": waiting, "damages": damaged}
+    if damaged:
+        report.add("spool", "bad", f"{damaged} parts of it cannot be read: ingest's log names the files")
+    elif waiting:
+        share = waiting / streams.SPOOL_BYTES_MAX
+        size = f"{waiting:,} bytes of deliveries wait for the broker, {share:.0%} of its room"
+        report.add("spool", "bad" if share >= STREAM_BAD_FRACTION else "warning", size)
 
 
 async def _doors(known: State, report: Report) -> None:

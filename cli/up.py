@@ -182,7 +182,12 @@ class Start:
             for drift in await streams.provision(client.jetstream(), self.settings.nats_replicas):
                 terminal.say(f"a setting is not ours, left as it is: {drift}")
         files = {f"{name}_FILE": path for name, path in self._secret_files.items()}
-        own = {"NATS_URL_INGEST": addresses["ingest"], "ODOOOPS_PORT": str(self._port), **files}
+        own = {
+            "NATS_URL_INGEST": addresses["ingest"],
+            "ODOOOPS_PORT": str(self._port),
+            "ODOOOPS_SPOOL_DIR": str(self.settings.odooops_spool_dir or self.data_dir / "spool"),
+            **files,
+        }
         await self.supervisor.start(self._service("ingest", own))
         return addresses
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from cli import status
+from cli.status import Report
 from runtime import embedded, streams
 from tests.processes import Forked, Started, forked
 from tests.services.ingest.door import (
@@ -382,3 +384,35 @@ async def test_by_default_the_ops_port_is_for_this_machine_only(broker: Broker, 
         assert f"00000000:{running.port:04X}" in listening
         assert f"0100007F:{running.ops_port:04X}" in listening
         assert f"00000000:{running.ops_port:04X}" not in listening
+
+
+async def test_what_a_killed_process_had_spooled_is_named_by_status_and_stored_by_the_next(
+    stoppable: OwnBroker, tmp_path: Path
+) -> None:
+    spool = {"ODOOOPS_SPOOL_DIR": str(tmp_path / "spool")}
+    (tmp_path / "first").mkdir()
+    with ingest(tmp_path / "first", stoppable.url("ingest"), spool) as first:
+        await eventually(first.listens)
+        for n in range(3):
+            answer = await first.post(delivery=f"d-{n}")
+            assert answer.json() == {"ok": True, "delivery": f"github:d-{n}", "spooled": True}
+        report = Report()
+        await status.spooled(HOST, first.ops_port, report)
+        (line,) = report.lines
+        assert (line.part, line.state) == ("spool", "warning")
+        assert "bytes of deliveries wait for the broker, 0% of its room" in line.text
+        first.process.signal(signal.SIGKILL)
+        await first.stopped()
+    await stoppable.start()
+    (tmp_path / "second").mkdir()
+    async with stoppable.operator() as js:
+        with ingest(tmp_path / "second", stoppable.url("ingest"), spool) as second:
+
+            async def all_stored() -> bool:
+                return len(await stored(js)) == 3
+
+            await eventually(all_stored)
+            report = Report()
+            await status.spooled(HOST, second.ops_port, report)
+            assert report.lines == []
+        assert sorted(each.identity for each in await stored(js)) == ["d-0", "d-1", "d-2"]
