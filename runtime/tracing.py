@@ -29,8 +29,8 @@ from opentelemetry.trace import (
 from runtime.settings import Settings
 from runtime.version import VERSION
 
-STOP_S_MAX = 2.0
-"""For the last spans of a process; a collector that does not answer must not hold up its end."""
+STOP_S_MAX = 1.0
+"""For the last spans of a process. It comes on top of what the requests in hand may take, all within 10 s."""
 SCOPE = "odooops"
 
 Attributes = Mapping[str, str | int]

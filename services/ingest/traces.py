@@ -47,6 +47,9 @@ def traced_app(app: ASGIApp, endpoints: Iterable[Endpoint]) -> ASGIApp:
             },
             links=[theirs] if theirs else (),
         )
+        if not span.is_recording():  # not sampled: nothing is below it
+            await app(scope, receive, send)
+            return
 
         async def send_on(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -68,6 +71,8 @@ def traced_store(store: Store) -> Store:
         return store
 
     async def traced(delivery: Delivery, wait_s: float) -> Ack:
+        if delivery.trace is None:
+            return await store(delivery, wait_s)
         about: tracing.Attributes = {
             "messaging.system": "nats",
             "messaging.operation.type": "send",
