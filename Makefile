@@ -46,8 +46,8 @@ abuse: .venv ## Send ingest 10,000 hostile requests beside honest ones
 
 lock: ## Write the lock files anew; UPGRADE=--upgrade takes newer versions
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or UV=path/to/uv"; exit 1; }
-	$(COMPILE) pyproject.toml --extra embedded --extra dev --extra containers --output-file requirements.lock
-	$(COMPILE) pyproject.toml --output-file requirements.services.lock
+	$(COMPILE) pyproject.toml --extra embedded --extra otel --extra dev --extra containers --output-file requirements.lock
+	$(COMPILE) pyproject.toml --extra otel --output-file requirements.services.lock
 	$(COMPILE) bench/peers/requirements.in --constraint requirements.lock --output-file bench/peers/requirements.lock
 	@! grep -nE '://|^--|^-e| @ ' $(LOCKS) || \
 	  { echo "a lock file names an address or a folder: see the lines above"; exit 1; }

@@ -37,6 +37,9 @@ EVENT_HEADERS: Mapping[str, Json] = {
     },
     "content-type": {"const": envelope.CONTENT_TYPE},
     "Nats-Msg-Id": {"description": "What the broker removes copies by: the id, marked where it is a replay."},
+    envelope.TRACEPARENT: {
+        "description": "Only where OdooOps traces what it does: the span to go on from, as W3C Trace Context has it."
+    },
     envelope.REPLAYED: {
         "description": "Only where an operator sent it again: the run by which. Its `ce-id` is that of the first time."
     },
@@ -51,8 +54,17 @@ DELIVERY_HEADERS: Mapping[str, Json] = {
     delivery.BODY_OBJECT: {
         "description": "Where a large body lies in the object store; the message is empty."
     },
+    delivery.TRACEPARENT: {
+        "description": "Only where the request was traced: its span, as W3C Trace Context has it."
+    },
 }
-_OPTIONAL = {delivery.VERIFIED_BY, delivery.BODY_OBJECT, envelope.REPLAYED}
+_OPTIONAL = {
+    delivery.VERIFIED_BY,
+    delivery.BODY_OBJECT,
+    delivery.TRACEPARENT,
+    envelope.REPLAYED,
+    envelope.TRACEPARENT,
+}
 
 SERVER = "nats"
 _SERVER: Json = {

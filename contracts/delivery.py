@@ -30,6 +30,8 @@ RECEIVED_AT = "Odooops-Received-At"
 VERIFIED_BY = "Odooops-Verified-By"
 BODY_SHA256 = "Odooops-Body-Sha256"
 BODY_OBJECT = "Odooops-Body-Object"
+TRACEPARENT = "traceparent"
+"""W3C's name: which span the delivery came in by. Only where that was traced."""
 SENDER_PREFIX = "Sender-"
 
 _OUTSIDE_TOKEN = re.compile(r"[^a-z0-9_-]")
@@ -38,6 +40,7 @@ _SUBJECT = re.compile(rf"{SUBJECT_ROOT}\.({_TOKEN})\.({_TOKEN}(?:\.{_TOKEN})*)")
 _IDENTITY = re.compile(rf"[\x21-\x7e]{{1,{IDENTITY_CHARS_MAX}}}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class MalformedName(ValueError):
@@ -63,6 +66,8 @@ class Delivery:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     seq: int = 0
     """Sequence in DELIVERIES; 0 before it is stored."""
+    trace: str | None = field(default=None, compare=False, repr=False)
+    """The traceparent of the request, where that was traced. It is no part of what was delivered."""
 
     @property
     def name(self) -> str:
@@ -130,6 +135,8 @@ def to_headers(delivery: Delivery, body_object: str | None = None) -> dict[str, 
         headers[VERIFIED_BY] = require_ascii(delivery.verified_by)
     if body_object is not None:
         headers[BODY_OBJECT] = require_ascii(body_object)
+    if delivery.trace is not None:
+        headers[TRACEPARENT] = require_ascii(delivery.trace)
     for name, value in delivery.headers.items():
         headers[SENDER_PREFIX + name] = require_ascii(value)
     return headers
@@ -165,8 +172,14 @@ def from_message(subject: str, headers: Mapping[str, str], body: bytes, seq: int
                 if name.startswith(SENDER_PREFIX)
             },
             seq=seq,
+            trace=_trace(headers[TRACEPARENT]) if TRACEPARENT in headers else None,
         )
     except KeyError as missing:
         raise UnreadableDelivery(f"the header {missing} is missing") from None
     except ValueError as error:
         raise UnreadableDelivery(str(error)) from None
+
+
+def _trace(said: str) -> str | None:
+    """A traceparent of today's version; another is no reason not to read a delivery."""
+    return said if _TRACEPARENT.fullmatch(said) else None

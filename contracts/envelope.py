@@ -130,6 +130,8 @@ class RunEvent(Event):
         return _LEVELS.get(self.outcome or "", "info")
 
 
+TRACEPARENT = "ce-traceparent"
+"""CloudEvents' extension for distributed tracing: by which span it was published. Only where that was traced."""
 REPLAYED = "ce-replayed"
 """Marks an event that was sent before: the replay by which an operator sent it again."""
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import uvloop
@@ -18,7 +18,7 @@ from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -28,8 +28,10 @@ from starlette.types import ASGIApp
 from contracts.ssot import BadSsot
 from runtime import log as logs
 from runtime import settings as settings_module
+from runtime import tracing
 from runtime.ports import LISTEN_BACKLOG
 from runtime.settings import BadSettings, Settings
+from runtime.version import VERSION
 
 HEAD_READ_MS_MAX = 10_000
 """Of a request's head; a connection on which nothing comes is closed after this time, too."""
@@ -42,11 +44,21 @@ STOP_S_MAX = 7.0
 LISTEN_S_MAX = 5.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not bound to
 
+MEASURE_S_MAX = 4.0
+"""For what is measured when figures are asked for. Prometheus waits for 10 s."""
+
+BUILD = Gauge("odooops_build_info", "1: which code the process runs", ["service", "version"])
+PROBLEM = Gauge(
+    "odooops_problem", "1 for each part that keeps the process from its work, as /readyz names it", ["part"]
+)
+
 EXIT_LOST = 70
 """The exit code of a process that only a restart can help."""
 
 Ready = Callable[[], Awaitable[dict[str, str]]]
 """What is wrong, by part; empty when all is well."""
+Measure = Callable[[], Awaitable[None]]
+"""Sets the gauges that nothing sets by itself: first to what is not known, in case it is cut off."""
 
 
 class _Server(Server):
@@ -169,8 +181,13 @@ async def _answers(address: str, port: int) -> bool:
     return True
 
 
-def ops_app(ready: Ready) -> Starlette:
+async def _nothing() -> None:
+    return
+
+
+def ops_app(ready: Ready, measure: Measure = _nothing) -> Starlette:
     """/healthz (the loop turns), /readyz (the work can be done; 503 names what is wrong) and /metrics."""
+    measuring = asyncio.Lock()
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"ok": True})
@@ -180,7 +197,15 @@ def ops_app(ready: Ready) -> Starlette:
         return JSONResponse({"ok": not problems, "problems": problems}, 503 if problems else 200)
 
     async def metrics(request: Request) -> Response:
-        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+        async with measuring:
+            problems = {"unknown": f"not known within {MEASURE_S_MAX:g} s"}
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MEASURE_S_MAX):
+                    problems, _ = await asyncio.gather(ready(), measure())
+            PROBLEM.clear()
+            for part in problems:
+                PROBLEM.labels(part).set(1)
+            return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(
         routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
@@ -188,12 +213,12 @@ def ops_app(ready: Ready) -> Starlette:
 
 
 @asynccontextmanager
-async def serve_ops(settings: Settings, ready: Ready) -> AsyncIterator[None]:
+async def serve_ops(settings: Settings, ready: Ready, measure: Measure = _nothing) -> AsyncIterator[None]:
     """Serve the ops port while the block runs, where one is set."""
     if settings.odooops_ops_port == 0:
         yield
         return
-    async with serve_http(ops_app(ready), settings.odooops_ops_host, settings.odooops_ops_port):
+    async with serve_http(ops_app(ready, measure), settings.odooops_ops_host, settings.odooops_ops_port):
         yield
 
 
@@ -223,6 +248,8 @@ def run(service: str, main: Callable[[Settings, Any, asyncio.Event], Coroutine[A
         sys.stderr.write(f"{service}: {error}\n")
         return 2
     log = logs.configure(service, settings.odooops_log_format)
+    BUILD.labels(service, VERSION).set(1)
+    tracing.start(service, settings, log)
 
     async def supervised() -> None:
         stopping = asyncio.Event()
@@ -238,4 +265,6 @@ def run(service: str, main: Callable[[Settings, Any, asyncio.Event], Coroutine[A
     except (BadSettings, BadSsot) as error:
         sys.stderr.write(f"{service}: {error}\n")
         return 2
+    finally:
+        tracing.stop()
     return 0

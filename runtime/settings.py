@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     """Whose X-Forwarded-For is believed. Not set, nobody's, and only peers with public addresses are limited."""
     odooops_log_format: Literal["json", "console"] = "json"
 
+    otel_exporter_otlp_endpoint: str | None = None
+    """Whether traces are sent. The rest of OpenTelemetry's variables is read by its own libraries."""
+    otel_exporter_otlp_traces_endpoint: str | None = None
+    otel_sdk_disabled: bool = False
+
     nats_url: SecretStr | None = None
     nats_url_ingest: SecretStr | None = None
     nats_url_projector: SecretStr | None = None

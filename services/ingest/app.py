@@ -24,6 +24,7 @@ from services.ingest.limits import Limits
 from services.ingest.receive import Endpoint, Receiver
 from services.ingest.seldom import Seldom
 from services.ingest.spool import Spool
+from services.ingest.traces import traced_app, traced_store
 
 
 async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
@@ -44,7 +45,11 @@ async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
         # Served before the broker is there: what comes is spooled, and /readyz says what is missing.
         async with (
             process.serve_http(
-                receiver, given.odooops_host, given.odooops_port, given.odooops_listen_fd, receiver.leave
+                traced_app(receiver, endpoints),
+                given.odooops_host,
+                given.odooops_port,
+                given.odooops_listen_fd,
+                receiver.leave,
             ),
             process.serve_ops(given, broker.problems),
         ):
@@ -79,7 +84,7 @@ class Broker:
     async def connect(self, receiver: Receiver) -> None:
         """Wait for the broker as long as it takes; then let `receiver` store."""
         self._client = await bus.connect(self._url, "ingest", on_lost=self._lost, on_closed=self._given_up)
-        receiver.store = store_by(self._client)
+        receiver.store = traced_store(store_by(self._client))
 
     async def audit(self, spool_dir: Path | None) -> None:
         """Say once which settings could lose deliveries."""

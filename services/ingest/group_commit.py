@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 
 import nats.errors
 from nats.aio.client import Client
 from prometheus_client import Counter, Histogram
 
-from contracts.delivery import MESSAGE_ID
+from contracts.delivery import MESSAGE_ID, Delivery
 from runtime import bus, streams
 from runtime.bus import Ack, BatchRefused, BrokerAway, Message, Store
 
@@ -26,6 +27,11 @@ BATCHED = Histogram(
     "odooops_ingest_batch_deliveries",
     "Deliveries stored by one atomic batch",
     buckets=(8, 16, 32, 64, 128, 256, 500),
+)
+STORE_SECONDS = Histogram(
+    "odooops_ingest_store_seconds",
+    "From handing a delivery to the broker to its acknowledgement",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 REFUSED = Counter(
     "odooops_ingest_batches_refused_total", "Atomic batches whose deliveries were then stored one by one"
@@ -40,7 +46,14 @@ def store_by(nc: Client) -> Store:
         return bus.publish_atomically(nc, messages, streams.PUBLISH_ATTEMPT_S)
 
     group = GroupCommit(partial(bus.store_alone, js), together)
-    return partial(bus.store_delivery, js, store=group.store)
+
+    async def store(delivery: Delivery, wait_s: float) -> Ack:
+        started = perf_counter()
+        ack = await bus.store_delivery(js, delivery, wait_s, group.store)
+        STORE_SECONDS.observe(perf_counter() - started)
+        return ack
+
+    return store
 
 
 @dataclass(frozen=True, slots=True, eq=False)

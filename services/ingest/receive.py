@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from contracts.delivery import Delivery, MalformedName, body_sha256, require_ascii
 from contracts.ssot import ENDPOINT_PATTERN
 from providers.port import Answer, Receipt, Refused, Request, Secret, Source, Stored, Verify, answer
-from runtime import bus, streams
+from runtime import bus, streams, tracing
 from services.ingest.body import Body, Memory, SenderLeft
 from services.ingest.limits import Address, Limits, Network, address_of, network_of
 from services.ingest.seldom import Seldom
@@ -180,6 +180,7 @@ class Receiver:
             body_sha256=body_sha256(raw),
             verified_by=receipt.verified_by,
             headers=_kept(request.headers, source.provider.headers),
+            trace=tracing.here(),
         )
         try:
             ack = await self._store(delivery, source.provider.answer_s_max)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -21,13 +22,14 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig
 from nats.js.errors import APIError, NotFoundError
+from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from contracts.envelope import Event
+from contracts.envelope import TRACEPARENT, Event
 from contracts.registry import UnknownEvent, decode
-from runtime import bus, process, streams
+from runtime import bus, lag, process, streams, tracing
 from runtime.audit import broker as audit
 from runtime.audit.finding import tell
 from runtime.http import HttpClient
@@ -50,9 +52,11 @@ DRAIN_S_MAX = 3
 STOP_S_MAX = 8.0
 READY_S_MAX = 2.0
 PROBLEMS_NAMED_MAX = 5
+NOTIFY = "notify"
+"""The stage, as the figures of lag call it."""
 
-UNREADABLE = Counter("odooops_notifier_unreadable_events", "Events acknowledged unsaid: see the log")
-FETCH_ERRORS = Counter("odooops_notifier_fetch_errors", "Pulls that the broker or its client refused")
+UNREADABLE = Counter("odooops_notifier_unreadable_events_total", "Events acknowledged unsaid: see the log")
+FETCH_ERRORS = Counter("odooops_notifier_fetch_errors_total", "Pulls that the broker or its client refused")
 
 _CHANNEL_ID = re.compile("[CDG][A-Z0-9]{2,20}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -102,6 +106,8 @@ class Subscriber:
         self._client: Client | None = None
         self._stopping = False
         self._reported: str | None = None
+        self._in_hand_since: datetime | None = None
+        """When the event that was last taken was stored."""
         self._broker = NatsBroker(
             bus.servers(url),
             name=f"odooops-{USER}",
@@ -165,9 +171,30 @@ class Subscriber:
             return {"broker": "not connected"}
         return await self._consumer_problem()
 
+    async def measure(self) -> None:
+        """How far the notifier is behind. It may not read EVENTS at will: the age is that of what it has in hand."""
+        lag.unknown(NOTIFY)
+        if self._client is not None:
+            waiting = await lag.waiting(self._client.jetstream(), streams.EVENTS, streams.NOTIFIER)
+            if waiting is not None:
+                lag.told(NOTIFY, waiting[0], self._in_hand_since)
+
     async def handle(self, message: Msg) -> None:
         """Decode, tell, and acknowledge or ask for it again: an exception here would do neither."""
         headers = message.headers or {}
+        self._in_hand_since = message.metadata.timestamp
+        kind = headers.get("ce-type", "")
+        about = {
+            "messaging.system": "nats",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": streams.EVENTS,
+            "messaging.message.id": headers.get("ce-id", ""),
+            "odooops.event": kind,
+        }
+        with tracing.following(headers.get(TRACEPARENT), f"process {kind}", SpanKind.CONSUMER, about):
+            await self._handle(message, headers)
+
+    async def _handle(self, message: Msg, headers: Mapping[str, str]) -> None:
         told = {"event_id": headers.get("ce-id"), "type": headers.get("ce-type"), "subject": message.subject}
         try:
             event = decode(headers.get("ce-type", ""), message.data)
@@ -286,7 +313,7 @@ async def main(settings: Settings, log: structlog.stdlib.BoundLogger, stopping: 
                     problems["slack"] = notifier.slack_problem
                 return problems
 
-            async with process.serve_ops(settings, ready):
+            async with process.serve_ops(settings, ready, subscriber.measure):
                 await _run(subscriber, stopping)
     finally:
         await engine.dispose()

@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 
 import structlog
+from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.envelope import Event
+from runtime import tracing
 from runtime.streams import NOTIFY_AGE_S_MAX
 from services.notifier import memory
 from services.notifier.memory import Entry, Held, Key, Status
@@ -28,13 +30,15 @@ AGAIN_S_MAX = 120.0
 """Each try without an answer doubles the wait up to this: the broker gives out repeats before what is new."""
 DOUBLINGS_MAX = 10
 
-MESSAGES = Counter("odooops_notifier_messages", "Messages by what became of them", ["status", "kind"])
+MESSAGES = Counter("odooops_notifier_messages_total", "Messages by what became of them", ["status", "kind"])
 DELAY = Histogram(
     "odooops_notifier_delay_seconds",
     "From the provider's time of an event to its message",
     buckets=(1, 2, 5, 10, 30, 60, 300, 900, 1800, 3600, 7200),
 )
-SLACK_ERRORS = Counter("odooops_notifier_slack_errors", "Posts and look-ups that Slack did not do", ["error"])
+SLACK_ERRORS = Counter(
+    "odooops_notifier_slack_errors_total", "Posts and look-ups that Slack did not do", ["error"]
+)
 
 
 class Destination(Protocol):
@@ -116,7 +120,10 @@ class Notifier:
         found = NotThere() if new else await self.destination.find(entry.message_id, held.created_at)
         outcome: Outcome | NotThere = found
         if isinstance(found, NotThere) and not too_old:
-            outcome = await self.destination.post(entry.message_id, message)
+            with tracing.below(f"post {self.destination.name}", SpanKind.CLIENT, {}) as span:
+                outcome = await self.destination.post(entry.message_id, message)
+                if not isinstance(outcome, Posted):
+                    tracing.failed(span, outcome.reason.partition(":")[0])
         again_s = _again_s(outcome, held.attempts)
         # A search that is refused keeps back its own message only: the others need none.
         if outcome is not found and isinstance(outcome, Later) and outcome.everything:

@@ -15,6 +15,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import APIError
+from prometheus_client import Gauge
 
 from providers.polling import Scope, why_not_polled
 from providers.port import Source
@@ -35,6 +36,13 @@ CRON = "cron"
 SOURCES_AT_ONCE = 8
 LOOK_S_MAX = 30.0
 """How soon it is noticed that a secret was set, or that another poller's lease is abandoned."""
+SUCCEEDED = Gauge(
+    "odooops_poller_last_success_timestamp_seconds",
+    "When a scope was last polled with success, by any poller; until that is known, when this one began to look",
+    ["source", "scope"],
+)
+EVERY = Gauge("odooops_poller_interval_seconds", "How often a scope is to be polled", ["source", "scope"])
+
 AGAIN_S = 5.0
 """After trouble with the broker, and between two runs over one scope at least."""
 
@@ -125,6 +133,8 @@ class Schedule:
         self._source = source
         self._scopes = scopes
         self._log = work.log.bind(source=source.name)
+        self._noted: set[str] = set()
+        """The scopes of which it is known when they were polled."""
         self._why_not: str | None = None
         """Why it is not polled at present, as the log was told."""
 
@@ -157,6 +167,7 @@ class Schedule:
         """In how many seconds a scope is due, after a run if it was."""
         source, leases = self._source, self._work.leases
         seen = await leases.look(source.name, scope.name)
+        self._note(ordered, seen.record)
         if seen.abandoned:
             buried = await turn.bury(self._work, source, seen)
             seen = buried or await leases.look(source.name, scope.name)
@@ -169,7 +180,18 @@ class Schedule:
         if held is None:
             return LOOK_S_MAX, None
         report = await turn.carry_out(self._work, ordered, run, held)
+        self._note(ordered, held.record)
         return max(due_s(ordered, held.record), AGAIN_S), report
+
+    def _note(self, ordered: Order, last: Record | None) -> None:
+        """Tell when a scope was last polled with success, by whichever poller."""
+        source, scope = ordered.source.name, ordered.scope.name
+        if scope not in self._noted:
+            self._noted.add(scope)
+            EVERY.labels(source, scope).set(ordered.every_s)
+            SUCCEEDED.labels(source, scope).set_to_current_time()
+        if last is not None and last.ended == "success" and last.ended_at is not None:
+            SUCCEEDED.labels(source, scope).set(last.ended_at.timestamp())
 
     def _prepared(self, scope: Scope) -> tuple[Order, Run] | None:
         """A run with the secret as it is now; None where there is none, and the log is told why, once."""

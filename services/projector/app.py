@@ -8,18 +8,20 @@ for with the batch in hand. Only data that Postgres refuses is bisected, down to
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from typing import Any, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import APIError, NotFoundError
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,7 +30,7 @@ from contracts import delivery as wire
 from contracts.delivery import UnreadableDelivery
 from providers.port import Source
 from providers.registry import sources
-from runtime import bus, postgres, process, ssot, streams
+from runtime import bus, lag, postgres, process, ssot, streams
 from runtime.audit import broker as audited_broker
 from runtime.audit import postgres as audited_postgres
 from runtime.audit.finding import tell
@@ -39,6 +41,7 @@ from services.projector import drift, fingerprint, retry
 from services.projector.publish import messages, parked_messages
 from services.projector.retry import Outcome, Selection
 from services.projector.sql import Sql
+from services.projector.traces import Traces, traced
 from services.projector.understand import Understood, understand, unreadable
 from services.projector.work import Work
 from services.projector.write import CANNOT_BE_WRITTEN, Folded, Writer, refused
@@ -46,12 +49,24 @@ from services.projector.write import CANNOT_BE_WRITTEN, Folded, Writer, refused
 T = TypeVar("T")
 
 PROJECTED = Counter(
-    "odooops_projector_deliveries_total", "Deliveries by what became of them", ["source", "status"]
+    "odooops_projector_deliveries_total", "Deliveries by what the ledger says of them", ["source", "status"]
 )
 PUBLISHED = Counter("odooops_projector_events_total", "Events published", ["type"])
 PARKED = Counter("odooops_projector_parked_total", "Deliveries parked, by the reason", ["source", "reason"])
 OUTAGES = Counter("odooops_projector_outages_total", "Waits for a server that was away", ["server"])
-BATCH_SECONDS = Histogram("odooops_projector_batch_seconds", "From fetched to acknowledged")
+BATCH_SECONDS = Histogram(
+    "odooops_projector_batch_seconds",
+    "From fetched to acknowledged",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
+)
+BATCHED = Histogram(
+    "odooops_projector_batch_deliveries",
+    "Deliveries that were fetched together",
+    buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500),
+)
+WAITING = Gauge(
+    "odooops_waiting_deliveries", "Deliveries that wait for an operator; NaN: not known", ["status"]
+)
 ROW_SECONDS = Histogram(
     "odooops_projector_delivery_seconds",
     "From received to committed",
@@ -64,8 +79,17 @@ OUTAGE_WAIT_S_MIN = 0.1
 READ_AT_ONCE = 10
 """Deliveries that are understood before others get their turn: another batch's transaction is held up meanwhile."""
 OUTBOX_EVERY_S = 5.0
+PROJECT, OUTBOX = "project", "outbox"
+"""Stages, as the figures of lag call them."""
 LOOKED_AT_MAX = 10_000
 """Parked deliveries, the newest, that are read once more when other code starts."""
+
+SET_APART = ("parked", "conflict")
+"""What waits for an operator, by its state in the ledger: the index deliveries_set_aside holds these and no others."""
+_WAITING = text(
+    "SELECT status, count(*) AS deliveries FROM ops.deliveries WHERE status IN ('parked', 'conflict') GROUP BY status"
+)
+_OUTBOX = text("SELECT count(*), min(made_at) FROM projector.outbox")
 
 _BROKER_ERRORS = (nats.errors.Error, APIError, OSError)
 
@@ -90,10 +114,15 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event, *, unpark:
     if not await process.before_stop(connecting, stopping):
         return
     nc = connecting.result()
+    for source, cause in product(declared, ("missed", "gone")):
+        DRIFT.labels(source, cause)  # at 0, or the first that is found would be no increase
     engine = postgres.make_engine(settings.database_for("projector"), "projector")
     projector = Projector(nc, engine, declared, log, stopping)
     try:
-        async with process.serve_ops(settings, projector.problems), asyncio.TaskGroup() as group:
+        async with (
+            process.serve_ops(settings, projector.problems, projector.measure),
+            asyncio.TaskGroup() as group,
+        ):
             changed = await projector.begin()
             log.info("running", workers=streams.PROJECTOR_WORKERS)
             for _ in range(streams.PROJECTOR_WORKERS):
@@ -210,6 +239,7 @@ class Projector:
 
     async def handle(self, messages: Sequence[Msg]) -> None:
         """Everything that happens to a batch; returns when it is acknowledged or the process is to stop."""
+        BATCHED.observe(len(messages))
         with BATCH_SECONDS.time():
             async with _kept_in_progress(messages, self.log):
                 understood = await self._read_all(messages)
@@ -223,19 +253,26 @@ class Projector:
 
     async def fold(self, batch: Sequence[Understood]) -> bool:
         """Write a batch and publish its events; False where the process is to stop before that was done."""
+        with traced(batch) as traces:
+            return await self._fold(batch, traces)
+
+    async def _fold(self, batch: Sequence[Understood], traces: Traces) -> bool:
         try:
             folded = await self._patiently("postgres", lambda: self.writer.fold(batch))
         except CANNOT_BE_WRITTEN as error:
             return await self._bisect(batch, error)
         if folded is None:
             return False
-        events, of_parked = messages(drift.told(folded.deliveries)), parked_messages(folded.deliveries)
+        traces.committed(folded.deliveries)
+        events = traces.carried(messages(drift.told(folded.deliveries)))
+        of_parked = traces.carried(parked_messages(folded.deliveries))
         # One duplicate id refuses a whole atomic batch: events that may have been published go apart.
         new = [event for event in events if event.headers["ce-id"] in folded.new]
         known = [event for event in events if event.headers["ce-id"] not in folded.new]
         for part in (new, known, of_parked):
             if await self._patiently("nats", partial(self._publish, part)) is None:
                 return False
+        traces.published()
         if folded.found:
             await self._drain_now()
         self._count(batch, folded, [*events, *of_parked])
@@ -337,7 +374,7 @@ class Projector:
         now = datetime.now(UTC)
         for each in batch:
             ROW_SECONDS.observe((now - each.delivery.received_at).total_seconds())
-        for (source, status), count in Tally((each.delivery.source, each.status) for each in batch).items():
+        for (source, status), count in folded.verdicts.items():
             PROJECTED.labels(source, status).inc(count)
         parked = Tally(
             (each.delivery.source, each.reason) for each in folded.deliveries if each.status == "parked"
@@ -369,6 +406,32 @@ class Projector:
         except (DBAPIError, OSError, TimeoutError) as error:
             found["postgres"] = f"does not answer: {type(error).__name__}"
         return found
+
+    async def measure(self) -> None:
+        """How far the projector is behind, and what waits for an operator."""
+        for stage in (PROJECT, OUTBOX):
+            lag.unknown(stage)
+        for status in SET_APART:
+            WAITING.labels(status).set(math.nan)
+        await asyncio.gather(self._measure_log(), self._measure_tables())
+
+    async def _measure_log(self) -> None:
+        waiting = await lag.waiting(self.js, streams.DELIVERIES, streams.PROJECTOR)
+        if waiting is not None:
+            count, floor = waiting
+            oldest_at = await lag.stored_at(self.js, streams.DELIVERIES, floor) if count else None
+            lag.told(PROJECT, count, oldest_at)
+
+    async def _measure_tables(self) -> None:
+        try:
+            async with self.engine.connect() as connection:
+                count, oldest_at = (await connection.execute(_OUTBOX)).one()
+                counts = {row.status: row.deliveries for row in await connection.execute(_WAITING)}
+        except (DBAPIError, OSError, TimeoutError):
+            return
+        lag.told(OUTBOX, count, oldest_at)
+        for status in SET_APART:
+            WAITING.labels(status).set(counts.get(status, 0))
 
 
 def _unreadable(message: Msg, error: UnreadableDelivery) -> Understood:

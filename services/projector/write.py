@@ -84,6 +84,8 @@ class Folded:
     new: frozenset[str]
     found: Sequence[Consequence] = ()
     """What followed from observations: it is in the outbox, to be published from there."""
+    verdicts: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How many deliveries the ledger was told of, by source and status; `copy` where it has a verdict already."""
 
 
 class Turn(Protocol):
@@ -478,7 +480,8 @@ class Writer:
             await connection.execute(self.sql.intend, {"rows": as_json(intended)})
         new, changes = await self.merge_rows(connection, rows, sights)
         found = await self._found(connection, settled.fold, new, changes) if watch else []
-        return Folded(settled.fold, new, found)
+        verdicts = Counter((row.source, row.status or "copy") for row in settled.ledger)
+        return Folded(settled.fold, new, found, verdicts)
 
     async def _found(
         self,

@@ -276,6 +276,24 @@ def test_why_a_message_is_unreadable_can_be_stored(name: str) -> None:
     assert "\x00" not in said
 
 
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+def test_a_trace_is_carried_and_is_no_part_of_what_was_delivered() -> None:
+    traced = replace(GIVEN, trace=TRACE)
+
+    assert TRACE == from_message(traced.subject, to_headers(traced), b"", 1).trace
+    assert traced == GIVEN
+    assert {**to_headers(GIVEN), wire.TRACEPARENT: TRACE} == to_headers(traced)
+
+
+@pytest.mark.parametrize("said", ["", "x", f"{TRACE}-more", TRACE.upper(), "\x00"])
+def test_a_traceparent_that_is_none_is_no_reason_not_to_read_a_delivery(said: str) -> None:
+    headers = {**to_headers(GIVEN), wire.TRACEPARENT: said}
+
+    assert from_message(GIVEN.subject, headers, b"", 1).trace is None
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("value", ["plain", "a  b", '"quoted"', "a:b", "%0D%0A", "", "~" * 400])
 async def test_a_delivery_comes_back_from_the_broker_as_it_went_in(broker: Broker, value: str) -> None:

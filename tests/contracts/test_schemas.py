@@ -203,7 +203,10 @@ def test_the_headers_of_an_event_are_the_documented_ones(path: Path) -> None:
         envelope.to_headers(event_of(path), cause, "1"),
     )
     schema = DOCUMENT["components"]["schemas"]["EventHeaders"]
-    assert (set(schema["required"]), set(schema["properties"])) == (set(headers), set(again))
+    assert (set(headers), {*again, envelope.TRACEPARENT}) == (
+        set(schema["required"]),
+        set(schema["properties"]),
+    )
     Draft202012Validator(schema).validate(headers)
     Draft202012Validator(schema).validate(again)
 
@@ -219,12 +222,14 @@ def test_the_headers_of_a_delivery_are_the_documented_ones() -> None:
         body_sha256=body_sha256(b"{}"),
         verified_by="GITHUB_WEBHOOK_SECRET",
         headers={"x-github-event": "issues"},
+        trace=f"00-{'a' * 32}-{'b' * 16}-01",
     )
     headers = delivery.to_headers(given, body_object="hash/name")
     schema = DOCUMENT["components"]["schemas"]["DeliveryHeaders"]
     assert {*schema["properties"], "Sender-x-github-event"} == set(headers)
     Draft202012Validator(schema).validate(headers)
-    assert set(schema["required"]) == set(schema["properties"]) - {delivery.VERIFIED_BY, delivery.BODY_OBJECT}
+    optional = {delivery.VERIFIED_BY, delivery.BODY_OBJECT, delivery.TRACEPARENT}
+    assert set(schema["required"]) == set(schema["properties"]) - optional
     (pattern,) = schema["patternProperties"]
     assert "^Sender-" == pattern
 

@@ -136,6 +136,9 @@ async def test_metrics_count_what_became_of_messages(place: Place, started: Star
     assert 'odooops_notifier_messages_total{kind="build.finished",status="failed"} 1.0' in said
     assert 'odooops_notifier_slack_errors_total{error="no_text"} 1.0' in said
     assert "odooops_notifier_delay_seconds_count 1.0" in said
+    assert 'odooops_lag_messages{stage="notify"} 0.0' in said
+    assert 'odooops_lag_seconds{stage="notify"} 0.0' in said
+    assert 'odooops_build_info{service="notifier"' in said
 
 
 async def test_a_connection_closed_for_good_ends_the_process_and_stops_no_loop(place: Place) -> None:

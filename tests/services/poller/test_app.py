@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
+from prometheus_client import REGISTRY
 
 from providers.polling import Polling, Scope
 from runtime import embedded
@@ -53,6 +54,24 @@ async def test_each_scope_is_polled_when_it_is_due_and_not_before(store: Shop) -
     # Neither is polled by another process: the lease says when the last run began.
     await schedule(store, store.work("other"), scope("all"), often).round()
     assert len(await store.starts()) == 2
+
+
+async def test_when_a_scope_was_last_polled_with_success_is_known_by_any_poller(store: Shop) -> None:
+    def told(name: str) -> float | None:
+        return REGISTRY.get_sample_value(
+            f"odooops_poller_{name}_seconds", {"source": "shop", "scope": "told"}
+        )
+
+    store.api.routes["/things"] = by_link([{"id": 1}])
+    await schedule(store, store.work(), scope("told")).round()
+    succeeded = told("last_success_timestamp")
+    (end,) = await store.ends()
+    assert EVERY_S == told("interval")
+    assert succeeded is not None
+    assert abs(end.finished_at.timestamp() - succeeded) < 1.0
+    # Another process reads it from the lease, and does not take its own start for a success.
+    await schedule(store, store.work("other"), scope("told")).round()
+    assert succeeded == told("last_success_timestamp")
 
 
 async def test_two_pollers_at_once_make_one_run(store: Shop) -> None:

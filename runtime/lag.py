@@ -1,0 +1,51 @@
+"""How far a stage is behind: what it has not done with yet, and how old the oldest of that is.
+
+Told when figures are asked for. What cannot be told then is NaN: down is never shown as none.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerInfo
+from nats.js.errors import APIError, NotFoundError
+from prometheus_client import Gauge
+
+MESSAGES = Gauge("odooops_lag_messages", "What a stage has not done with yet; NaN: not known", ["stage"])
+SECONDS = Gauge("odooops_lag_seconds", "Age of the oldest of them, 0 for none; NaN: not known", ["stage"])
+
+
+def unknown(stage: str) -> None:
+    """Nothing is known of `stage`, until `told` says otherwise."""
+    MESSAGES.labels(stage).set(math.nan)
+    SECONDS.labels(stage).set(math.nan)
+
+
+def told(stage: str, count: int, oldest_at: datetime | None) -> None:
+    """`count` messages wait for `stage`; without `oldest_at`, their age is not known."""
+    MESSAGES.labels(stage).set(count)
+    if count == 0:
+        SECONDS.labels(stage).set(0)
+    elif oldest_at is not None:
+        SECONDS.labels(stage).set(max(0.0, (datetime.now(UTC) - oldest_at).total_seconds()))
+
+
+async def waiting(js: JetStreamContext, stream: str, consumer: str) -> tuple[int, int] | None:
+    """How many messages a consumer has not acknowledged, and the sequence before the first; None: not known."""
+    try:
+        info: ConsumerInfo = await js.consumer_info(stream, consumer)
+    except (nats.errors.Error, APIError, OSError):
+        return None
+    floor = info.ack_floor.stream_seq if info.ack_floor else 0
+    return (info.num_pending or 0) + (info.num_ack_pending or 0), floor
+
+
+async def stored_at(js: JetStreamContext, stream: str, after_seq: int) -> datetime | None:
+    """When the first message after `after_seq` was stored; None: not known."""
+    try:
+        return (await js.get_msg(stream, after_seq + 1, ">", next=True)).time
+    except (nats.errors.Error, NotFoundError, APIError, OSError):
+        return None

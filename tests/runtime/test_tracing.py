@@ -1,0 +1,94 @@
+"""runtime/tracing.py: nothing without an endpoint, and no wait for a collector that is silent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from opentelemetry.trace import SpanKind
+
+from runtime import tracing
+from runtime.settings import Settings
+from services.ingest.traces import traced_app, traced_store
+from tests.otlp_double import OtlpDouble
+
+LOG = structlog.get_logger()
+SAMPLED, UNSAMPLED = f"00-{'a' * 32}-{'b' * 16}-01", f"00-{'a' * 32}-{'b' * 16}-00"
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpDouble]:
+    with OtlpDouble(hangs=True) as double:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", double.endpoint)
+        yield double
+
+
+@pytest.mark.parametrize("environment", [{}, {"OTEL_SDK_DISABLED": "true"}], ids=["unset", "disabled"])
+def test_without_an_endpoint_nothing_is_made(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+
+    tracing.start("ingest", Settings(), LOG)
+
+    async def app(*_: object) -> None: ...
+
+    async def store(*_: object) -> tuple[int, bool]:
+        return 1, False
+
+    assert not tracing.on()
+    assert app is traced_app(app, ())
+    assert store is traced_store(store)
+    with tracing.following(SAMPLED, "a span", SpanKind.CONSUMER, {}) as span:
+        assert not span.is_recording()
+        assert tracing.here() is None
+
+
+def test_a_silent_collector_holds_up_neither_the_work_nor_the_end(silent: OtlpDouble) -> None:
+    tracing.start("ingest", Settings(), LOG)
+    began = time.monotonic()
+    for _ in range(3_000):
+        with tracing.following(SAMPLED, "a span", SpanKind.CONSUMER, {}):
+            pass
+    worked_s = time.monotonic() - began
+    tracing.stop()
+
+    assert not tracing.on()
+    assert worked_s < 2.0
+    assert time.monotonic() - began - worked_s < tracing.STOP_S_MAX + 1.0
+
+
+def test_a_block_that_fails_marks_its_span_by_the_kind_of_error_and_tells_none_of_its_words() -> None:
+    with OtlpDouble() as collector, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        tracing.start("ingest", Settings(), LOG)
+        with (
+            pytest.raises(ValueError),
+            tracing.following(SAMPLED, "a span", SpanKind.CONSUMER, {"a": 1}),
+        ):
+            raise ValueError("a sender's words")
+        tracing.stop()
+
+    (span,) = collector.spans
+    assert span.failed
+    assert {"a": 1, "error.type": "ValueError"} == span.attributes
+    assert () == span.events
+    assert ("a" * 32, "b" * 16) == (span.trace_id, span.parent_id)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [None, "", "x", UNSAMPLED, SAMPLED.replace("00-", "01-"), SAMPLED.replace("a", "0"), f"{SAMPLED}-x"],
+)
+def test_only_a_sampled_traceparent_of_todays_version_is_gone_on_with(said: str | None) -> None:
+    assert tracing.read(said) is None
+
+
+def test_a_traceparent_is_read_as_it_is_written() -> None:
+    found = tracing.read(SAMPLED)
+    assert found is not None
+    assert ("a" * 32, "b" * 16) == (f"{found.trace_id:032x}", f"{found.span_id:016x}")
