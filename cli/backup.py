@@ -30,7 +30,7 @@ from cli.work import Telling, working
 from runtime import bundle, dump, snapshot, streams
 from runtime.bundle import BadBundle
 from runtime.state import NotRunning
-from services.projector.rebuild import Progress, Work, alone
+from services.projector.work import Progress, Work, alone
 
 BEFORE_TABLES = (streams.POLLER_STREAM,)
 AFTER_TABLES = (streams.DELIVERIES, streams.BODIES_STREAM, streams.ARTIFACTS_STREAM, streams.EVENTS)

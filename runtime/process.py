@@ -73,8 +73,9 @@ class _Server(Server):
             super()._init_shared_socket()  # type: ignore[no-untyped-call]
             return
         self._ssp = None
-        self._shd = SocketHolder(self._listening_fd, uds=False, backlog=LISTEN_BACKLOG)
-        self._sfd = self._listening_fd  # type: ignore[assignment]  # its author gave no types
+        holder: Any = SocketHolder  # its author did not tell its type how it is made
+        self._shd: Any = holder(self._listening_fd, uds=False, backlog=LISTEN_BACKLOG)
+        self._sfd: Any = self._listening_fd
 
 
 @asynccontextmanager

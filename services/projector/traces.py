@@ -30,10 +30,11 @@ class Traces:
             span.add_event("committed")
             span.set_attribute("odooops.status", "copy_or_conflict")
         for each in folded:
-            if span := self.spans.get(each.delivery.seq):
-                span.set_attributes({"odooops.status": each.status, "odooops.reason": each.reason or ""})
-                span.set_attribute("odooops.tables", ",".join(sorted({name for name, _ in each.rows})))
-                self._by_name[header_value(each.delivery.name)] = span
+            its = self.spans.get(each.delivery.seq)
+            if its is not None:
+                its.set_attributes({"odooops.status": each.status, "odooops.reason": each.reason or ""})
+                its.set_attribute("odooops.tables", ",".join(sorted({name for name, _ in each.rows})))
+                self._by_name[header_value(each.delivery.name)] = its
 
     def published(self) -> None:
         """The events of the batch are in EVENTS."""
