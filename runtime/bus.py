@@ -115,7 +115,8 @@ class _Client(Client):
         self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
     ) -> None:
         lines = "".join([f"{name}: {value}\r\n" for name, value in (headers or {}).items()])
-        if not subject or not _HEAD.fullmatch(lines):
+        # A value with a line end in it would be a header more.
+        if not subject or not _HEAD.fullmatch(lines) or lines.count("\n") != len(headers or {}):
             await super()._send_publish(subject, reply, payload, payload_size, headers)
             return
         head = f"NATS/1.0\r\n{lines}\r\n".encode()

@@ -35,7 +35,7 @@ Pace = Callable[[], float]
 Told = Callable[[int, int], None]
 """Hears of each block: deliveries folded, and left out."""
 
-_MEMBER = ("-m", "services.projector.crew_member")
+_MEMBER = ("-P", "-m", "services.projector.crew_member")
 
 
 class ProcessFailed(Exception):
@@ -132,9 +132,10 @@ async def replay(
 
 async def _serve(task: bytes, dealing: Dealing) -> None:
     """Start a process, deal blocks to it until there are none, and see it end."""
-    # In a session of its own: a Ctrl-C is for us, who end it.
+    # By our own code, whatever lies in the current folder; in a session of its own: a Ctrl-C is for us, who end it.
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *_MEMBER, stdin=PIPE, stdout=PIPE, start_new_session=True
+        sys.executable, *_MEMBER, stdin=PIPE, stdout=PIPE, start_new_session=True, env=env
     )
     try:
         said, to = process.stdout, process.stdin

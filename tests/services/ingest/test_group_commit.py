@@ -161,6 +161,37 @@ async def test_who_waits_no_more_is_left_out(broker: Broker) -> None:
 
 
 @pytest.mark.anyio
+async def test_no_batch_is_sent_of_which_nobody_waits_for_anything() -> None:
+    answered, sent = asyncio.Event(), list[int]()
+
+    async def alone(one: Message) -> Ack:
+        await answered.wait()
+        return 1, False
+
+    async def together(messages: Sequence[Message]) -> int:
+        sent.append(len(messages))
+        await answered.wait()
+        return len(messages)
+
+    def ask(mark: str, count: int) -> list[asyncio.Task[Ack]]:
+        return [asyncio.create_task(group.store(message(f"{mark}-{n}"))) for n in range(count)]
+
+    group = GroupCommit(alone, together)
+    first = ask("first", streams.ALONE_COUNT_MAX + streams.GROUP_COUNT_MIN)
+    await asyncio.sleep(0)
+    gone = ask("gone", streams.GROUP_COUNT_MIN)
+    await asyncio.sleep(0)
+    for each in gone:
+        each.cancel()
+    await asyncio.wait(gone)
+    answered.set()
+    async with asyncio.timeout(SOON_S):
+        await asyncio.gather(*first)
+        await group.store(message("after"))
+    assert [streams.GROUP_COUNT_MIN] == sent
+
+
+@pytest.mark.anyio
 async def test_many_requests_at_once_are_each_answered_with_their_own_sequence(door: Door) -> None:
     before = {name: REGISTRY.get_sample_value(name) or 0 for name in (BATCHES, REFUSALS)}
     answers = await asyncio.gather(*(door.post(delivery=f"d-{n}") for n in range(100)))

@@ -215,6 +215,26 @@ async def test_whose_process_is_killed_changes_nothing_and_says_so(
     assert [-signal.SIGKILL] == [process.returncode for process in processes]
 
 
+async def test_a_process_runs_the_code_of_the_one_who_starts_it_wherever_that_was_called(
+    broker: Broker,
+    database: Database,
+    engine: AsyncEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: list[Any],
+    ours: list[int],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "services").mkdir()
+    (tmp_path / "services" / "__init__.py").write_text("raise SystemExit('the code of the current folder')")
+    await _filled(broker, engine)
+
+    monkeypatch.chdir(tmp_path)
+    async with working(broker, database) as work:
+        await rebuild(together(work, broker, database), limit=0, dry_run=True)
+
+    assert [0, 0] == [process.returncode for process in processes]
+
+
 async def test_what_a_process_fails_of_is_named(
     broker: Broker,
     database: Database,
