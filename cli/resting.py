@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,10 +32,11 @@ class Resting:
 
 
 @asynccontextmanager
-async def resting(data_dir: Path) -> AsyncIterator[Resting]:
+async def resting(data_dir: Path, sync_interval: str = "always") -> AsyncIterator[Resting]:
     """Start the folder's broker and database, made where there are none, and stop them at the end.
 
-    Other commands find them as they find those of `up`. Raises Owned where an `up` runs, and DidNotStart.
+    With another `sync_interval` what the broker has written is on the disk at the end, and not before. Other commands
+    find the servers as they find those of `up`. Raises Owned where an `up` runs, and DidNotStart.
     """
     with state.owned(data_dir) as descriptor:
         passwords = embedded.credentials(data_dir)
@@ -45,7 +47,7 @@ async def resting(data_dir: Path) -> AsyncIterator[Resting]:
             await supervisor.start(
                 Child(
                     name="nats",
-                    argv=embedded.prepare_nats(data_dir, nats_port, passwords["nats"]),
+                    argv=embedded.prepare_nats(data_dir, nats_port, passwords["nats"], sync_interval),
                     env=env,
                     ready=lambda: embedded.nats_answers(nats_port),
                 ),
@@ -82,3 +84,5 @@ async def resting(data_dir: Path) -> AsyncIterator[Resting]:
             await embedded.make_logins(port, passwords["postgres"])
         finally:
             await supervisor.stop()
+            if sync_interval != "always":
+                await asyncio.to_thread(os.sync)

@@ -121,7 +121,9 @@ def login_of(user: str) -> str:
     return f"odooops_login_{user}" if user in DATABASE_USERS else user
 
 
-def prepare_nats(data_dir: Path, port: int, passwords: Mapping[str, str]) -> list[str]:
+def prepare_nats(
+    data_dir: Path, port: int, passwords: Mapping[str, str], sync_interval: str = "always"
+) -> list[str]:
     """Write the configuration and return the command: JetStream, every write fsynced, one user per service."""
     folder = data_dir / "nats"
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +133,7 @@ def prepare_nats(data_dir: Path, port: int, passwords: Mapping[str, str]) -> lis
         f'listen: "{LOOPBACK}:{port}"\n'
         "server_name: odooops-embedded\n"
         "max_payload: 1MB\n"
-        f"jetstream {{ store_dir: {json.dumps(str(folder / 'jetstream'))}, sync_interval: always }}\n"
+        f"jetstream {{ store_dir: {json.dumps(str(folder / 'jetstream'))}, sync_interval: {sync_interval} }}\n"
         + users_block(passwords),
     )
     return [_nats_binary(), "--config", str(config)]

@@ -230,7 +230,7 @@ async def test_what_is_stored_while_room_is_made_is_kept(
     async def told_late(nc: Any, stream: str) -> dict[str, Any]:
         found = await info(nc, stream)
         if stream == streams.DELIVERIES and not found["state"]["messages"]:
-            await broker.js.publish("deliveries.github.ping", b"{}")
+            await nc.jetstream().publish("deliveries.github.ping", b"{}")
         return found
 
     run.at(other)
@@ -340,6 +340,27 @@ async def test_a_file_has_its_name_once_it_is_whole_and_is_for_its_owner_alone(
     await run("backup", tmp_path)
     [named] = tmp_path.glob("odooops-20*Z.tar")
     await run("backup", named, "--check")
+
+
+async def test_what_numbers_its_rows_goes_on_behind_them(
+    broker: Broker, database: Database, other: Database, run: Commands, tmp_path: Path
+) -> None:
+    async def add(where: Database, message_id: str) -> int:
+        connection = await asyncpg.connect(where.url("projector"))
+        number: int = await connection.fetchval(
+            "INSERT INTO projector.outbox (message_id, subject, headers, data) VALUES ($1, '', '{}', '')"
+            " RETURNING id",
+            message_id,
+        )
+        await connection.close()
+        return number
+
+    waiting = await add(database, "waits")
+    await run("backup", tmp_path / "b.tar")
+    await lose(broker)
+    run.at(other)
+    await run("restore", tmp_path / "b.tar")
+    assert waiting + 1 == await add(other, "comes")
 
 
 async def test_a_database_that_breaks_off_is_one_sentence(run: Commands, tmp_path: Path) -> None:
