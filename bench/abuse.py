@@ -38,6 +38,7 @@ HONEST_PER_S = 200
 HONEST_P99_MS_MAX = 250
 HONEST_ADDRESS = "9.9.9.9"
 SLOW_COUNT, FLOODS_COUNT, ONE_ADDRESS_COUNT, COUNT = 1_500, 40, 1_500, 10_000
+TAKES_S = 35
 AT_ONCE, FLOODS_AT_ONCE = 32, 12
 LOG_LINES_MAX = 500
 KNOWN = Recorded(
@@ -60,12 +61,16 @@ class Attackers:
         self._port = port
         self._rng = random.Random(seed)
 
-    async def send(self, attempts: Iterable[Attempt], at_once: int, addresses: list[str]) -> None:
-        """Send all, so many at the same time, each from one of the addresses."""
-        waiting = iter(attempts)
+    async def send(
+        self, attempts: Iterable[Attempt], per_s: float, at_once: int, addresses: list[str]
+    ) -> None:
+        """Send all, so many each second and at most so many at the same time, each from one of the addresses."""
+        began = time.perf_counter()
+        waiting = enumerate(attempts)
 
         async def one_after_the_other() -> None:
-            for attempt in waiting:
+            for n, attempt in waiting:
+                await asyncio.sleep(max(0.0, began + n / per_s - time.perf_counter()))
                 address = self._rng.choice(addresses).encode()
                 said = attempt.says.replace(b"host:", b"x-forwarded-for: %s\r\nhost:" % address, 1)
                 try:
@@ -135,13 +140,13 @@ async def run(seed: int) -> list[tuple[bool, str]]:
         began = time.perf_counter()
         usual = COUNT - SLOW_COUNT - FLOODS_COUNT - ONE_ADDRESS_COUNT
         async with asyncio.TaskGroup() as group:
-            for attempts, count, at_once, of in (
-                (hostile.slow(seed, KNOWN), SLOW_COUNT, SLOW_COUNT, addresses(1, 10)),
-                (hostile.attempts(seed, KNOWN), usual, AT_ONCE, addresses(2, 100)),
-                (from_one_address(seed), ONE_ADDRESS_COUNT, AT_ONCE, addresses(3, 1)),
-                (hostile.floods(seed, KNOWN), FLOODS_COUNT, FLOODS_AT_ONCE, addresses(4, 10)),
+            for attempts, count, per_s, at_once, of in (
+                (hostile.slow(seed, KNOWN), SLOW_COUNT, 300, SLOW_COUNT, addresses(1, 10)),
+                (hostile.attempts(seed, KNOWN), usual, usual / TAKES_S, AT_ONCE, addresses(2, 100)),
+                (from_one_address(seed), ONE_ADDRESS_COUNT, 50, AT_ONCE, addresses(3, 1)),
+                (hostile.floods(seed, KNOWN), FLOODS_COUNT, 1.2, FLOODS_AT_ONCE, addresses(4, 10)),
             ):
-                group.create_task(attackers.send(islice(attempts, count), at_once, of))
+                group.create_task(attackers.send(islice(attempts, count), per_s, at_once, of))
         took_s = time.perf_counter() - began
         said, _ = await asyncio.wait_for(honest.communicate(b""), START_S_MAX)
         stored = await nc.jetstream().stream_info(streams.DELIVERIES, subjects_filter="deliveries.github.>")

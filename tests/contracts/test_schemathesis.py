@@ -40,7 +40,7 @@ async def asked(folder: Path, port: int, checks: str, **env: str) -> tuple[int |
         *("run", str(FOLDER / OPENAPI), "--url", f"http://{embedded.LOOPBACK}:{port}"),
         *("--checks", checks, "--no-color"),
         cwd=folder,  # it leaves files where it runs
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **env},
         stdout=PIPE,
         stderr=STDOUT,
     )

@@ -29,6 +29,7 @@ FORGED = "sha256=" + 64 * "0"
 HEX = "0123456789abcdef"
 NINE_HOURS_S = 9 * 3600
 WAIT_S_MAX = 60.0
+BOMB = gzip.compress(bytes(5_000_000), 1)
 PIECE = b"10000\r\n" + 0x10000 * b"x" + b"\r\n"
 """64 KB in a chunk of their own."""
 
@@ -127,11 +128,10 @@ def many_chunks(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Ve
 
 
 def compressed(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verdict]]:
-    bomb = gzip.compress(bytes(5_000_000), 1)
     encoding = {"content-encoding": rng.choice(["gzip", "gzip, gzip", "br", "deflate", "zstd"])}
     if rng.random() < 0.5:
-        return post(MAILGUN_PATH, {**JSON, **encoding}, bomb), [(406, "malformed_json")]
-    return post(GITHUB_PATH, {**by_github(FORGED), **encoding}, bomb), [(401, "bad_signature")]
+        return post(MAILGUN_PATH, {**JSON, **encoding}, BOMB), [(406, "malformed_json")]
+    return post(GITHUB_PATH, {**by_github(FORGED), **encoding}, BOMB), [(401, "bad_signature")]
 
 
 PATHS = {
