@@ -30,10 +30,10 @@ class Traces:
             span.add_event("committed")
             span.set_attribute("odooops.status", "copy_or_conflict")
         for each in folded:
-            if span := self.spans.get(each.delivery.seq):
-                span.set_attributes({"odooops.status": each.status, "odooops.reason": each.reason or ""})
-                span.set_attribute("odooops.tables", ",".join(sorted({name for name, _ in each.rows})))
-                self._by_name[header_value(each.delivery.name)] = span
+            if found := self.spans.get(each.delivery.seq):
+                found.set_attributes({"odooops.status": each.status, "odooops.reason": each.reason or ""})
+                found.set_attribute("odooops.tables", ",".join(sorted({name for name, _ in each.rows})))
+                self._by_name[header_value(each.delivery.name)] = found
 
     def published(self) -> None:
         """The events of the batch are in EVENTS."""
