@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -65,13 +64,14 @@ class OtlpDouble:
         """For OTEL_EXPORTER_OTLP_ENDPOINT."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def wait_for(self, *names: str) -> None:
-        """Block until spans of these names have come."""
-        deadline = time.monotonic() + WAIT_S_MAX
+    def wait_for(self, count: int, having: str = "") -> None:
+        """Block until `count` spans have come, or `count` with the attribute `having`."""
         with self._changed:
-            while missing := set(names) - {span.name for span in self.spans}:
-                if not self._changed.wait(deadline - time.monotonic()):
-                    raise TimeoutError(f"no spans {missing} within {WAIT_S_MAX} s")
+            if not self._changed.wait_for(lambda: self._count(having) >= count, WAIT_S_MAX):
+                raise TimeoutError(f"{self._count(having)} of {count} spans {having} within {WAIT_S_MAX} s")
+
+    def _count(self, having: str) -> int:
+        return sum(not having or having in span.attributes for span in self.spans)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         double = self

@@ -30,11 +30,10 @@ class Traces:
             span.add_event("committed")
             span.set_attribute("odooops.status", "copy_or_conflict")
         for each in folded:
-            its = self.spans.get(each.delivery.seq)
-            if its is not None:
-                its.set_attributes({"odooops.status": each.status, "odooops.reason": each.reason or ""})
-                its.set_attribute("odooops.tables", ",".join(sorted({name for name, _ in each.rows})))
-                self._by_name[header_value(each.delivery.name)] = its
+            if found := self.spans.get(each.delivery.seq):
+                found.set_attributes({"odooops.status": each.status, "odooops.reason": each.reason or ""})
+                found.set_attribute("odooops.tables", ",".join(sorted({name for name, _ in each.rows})))
+                self._by_name[header_value(each.delivery.name)] = found
 
     def published(self) -> None:
         """The events of the batch are in EVENTS."""

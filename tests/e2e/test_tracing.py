@@ -41,7 +41,7 @@ async def test_a_trace_goes_from_the_request_over_the_row_to_slack(
                 client, "workflow_run", happening_now(body("workflow_run.completed.00")), "guid-1"
             )
             await asyncio.to_thread(slack.wait_for_posts, 1)
-            await asyncio.to_thread(collector.wait_for, f"post slack:{CHANNEL}", "process build.finished")
+            await asyncio.to_thread(collector.wait_for, 6)
         stored = await broker.js.get_msg(streams.DELIVERIES, 1)
         event = await broker.js.get_msg(streams.EVENTS, 1)
 

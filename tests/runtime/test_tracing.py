@@ -22,6 +22,10 @@ SAMPLED, UNSAMPLED = f"00-{'a' * 32}-{'b' * 16}-01", f"00-{'a' * 32}-{'b' * 16}-
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpDouble]:
     with OtlpDouble(hangs=True) as double:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", double.endpoint)
+        # Else its thread, which ends with the process only, would go on trying beside other tests.
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "256")
+        monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "128")
         yield double
 
 
@@ -65,12 +69,14 @@ def test_a_silent_collector_holds_up_neither_the_work_nor_the_end(silent: OtlpDo
 def test_a_block_that_fails_marks_its_span_by_the_kind_of_error_and_tells_none_of_its_words() -> None:
     with OtlpDouble() as collector, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
         tracing.start("ingest", Settings(), LOG)
         with (
             pytest.raises(ValueError),
             tracing.following(SAMPLED, "a span", SpanKind.CONSUMER, {"a": 1}),
         ):
             raise ValueError("a sender's words")
+        collector.wait_for(1)
         tracing.stop()
 
     (span,) = collector.spans

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.anyio
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpDouble]:
     with OtlpDouble() as double:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", double.endpoint)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
         tracing.start("projector", Settings(), structlog.get_logger())
         yield double
         tracing.stop()
@@ -48,6 +50,7 @@ async def test_each_traced_delivery_of_a_batch_gets_its_own_span_and_says_what_b
     await store(broker, [at(first, 4, "not-traced")])
     await project_all(broker, engine)
     published = await events(broker)
+    await asyncio.to_thread(collector.wait_for, 3, "odooops.seq")
     tracing.stop()
 
     spans = {span.trace_id: span for span in collector.spans if "odooops.seq" in span.attributes}
