@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -46,6 +47,9 @@ def copied() -> list[str]:
     return [source for source, target in pairs if target == f"./{source}"]
 
 
+_DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the services run instead: a copy of what the image holds, secrets with this machine's addresses."""
@@ -58,7 +62,10 @@ class Place:
 
     def environment(self, name: str) -> dict[str, str]:
         """A service's variables, and nothing of this process's own but the path."""
-        given = {key: str(value) for key, value in services()[name].get("environment", {}).items()}
+        given = {
+            key: _DEFAULT.sub(r"\1", str(value))  # nobody has set what may be set from outside
+            for key, value in services()[name].get("environment", {}).items()
+        }
         here = {key: value.replace(SECRETS_IN_CONTAINER, f"{self.secrets}/") for key, value in given.items()}
         if "ODOOOPS_OPS_PORT" in given:
             assert OPS_PORT == given["ODOOOPS_OPS_PORT"]

@@ -42,7 +42,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
             here = cluster.url(user) if user != name else value
             here = here.replace("@postgres:5432/", f"@{embedded.LOOPBACK}:{port}/")
             (secrets / name).write_text(f"{here}\n" if here else "")
-        variables = {"ODOOOPS_HOST": embedded.LOOPBACK, "ODOOOPS_PORT": str(embedded.free_port())}
+        variables = {
+            "ODOOOPS_HOST": embedded.LOOPBACK,
+            "ODOOOPS_PORT": str(embedded.free_port()),
+            "ODOOOPS_SPOOL_DIR": str(tmp_path / "spool"),
+        }
         ops_ports = {service: embedded.free_port() for service in SERVICES}
         yield Place(composed.make_image(tmp_path / "image"), secrets, ops_ports, variables)
 
