@@ -93,9 +93,10 @@ class GroupCommit:
         """Send what waits as a batch, one at a time; where it is too little, alone, as far as there is room."""
         if self._committing:
             return
-        if len(self._queue) >= streams.GROUP_COUNT_MIN:
-            self._committing = asyncio.create_task(self._commit(self._next_batch()))
-            return
+        while len(self._queue) >= streams.GROUP_COUNT_MIN:
+            if batch := self._next_batch():  # empty where nobody waits any more
+                self._committing = asyncio.create_task(self._commit(batch))
+                return
         room = streams.ALONE_COUNT_MAX - self._under_way
         while self._queue and room > 0:
             room -= _tell(self._queue.popleft(), None)
