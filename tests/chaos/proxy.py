@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from contextlib import suppress
 
 from runtime.embedded import LOOPBACK, free_port
@@ -10,6 +12,8 @@ from runtime.embedded import LOOPBACK, free_port
 CHUNK_BYTES = 64 * 1024
 SLOW_S = 0.15
 SLOW_BYTES_PER_S = 200_000
+_RESET = struct.pack("ii", 1, 0)
+"""A connection that is closed with it ends with an error at the other side."""
 
 
 class Link:
@@ -18,7 +22,7 @@ class Link:
     def __init__(self, name: str, to_port: int) -> None:
         self.name = name
         self.port = free_port()
-        self._to_port = to_port
+        self.to_port = to_port
         self._server: asyncio.Server | None = None
         self._passes = asyncio.Event()
         self._passes.set()
@@ -70,7 +74,7 @@ class Link:
             if self._refuses:
                 return
             await self._passes.wait()
-            away_reader, away = await asyncio.open_connection(LOOPBACK, self._to_port)
+            away_reader, away = await asyncio.open_connection(LOOPBACK, self.to_port)
             line.writers.append(away)
             line.pumps = [
                 asyncio.create_task(line.pump(reader, away)),
@@ -104,6 +108,8 @@ class _Line:
 
     def abort(self) -> None:
         for writer in self.writers:
+            with suppress(OSError, ValueError, AttributeError):  # it has ended
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort()
         for pump in self.pumps:
             pump.cancel()
