@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --no-config --universal --py
            --generate-hashes --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test suite check bench lock clean .venv
+.PHONY: help demo up test suite check bench chaos lock clean .venv
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z.]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do \
@@ -36,6 +36,9 @@ check: .venv ## Lint, format, types and import rules
 
 bench: .venv ## Measure
 	$(BIN)/python -m bench
+
+chaos: .venv ## Kill, stop, cut off and fill up everything under load, by several seeds; then the laws must hold
+	$(BIN)/python -m tests.chaos
 
 lock: ## Write the lock files anew; UPGRADE=--upgrade takes newer versions
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or UV=path/to/uv"; exit 1; }
