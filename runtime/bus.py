@@ -126,8 +126,9 @@ class _Client(Client):
         """Say what is left to be said, for CLOSE_S_MAX at most, and close."""
         try:
             async with asyncio.timeout(CLOSE_S_MAX):
-                await self._transport.drain()
-        except (TimeoutError, OSError, AttributeError):
+                if self._transport is not None:
+                    await self._transport.drain()  # type: ignore[no-untyped-call]
+        except (TimeoutError, OSError, AttributeError):  # one that never connected has no writer
             self._pending, self._pending_data_size = [], 0
             self._cut()
         await super().close()

@@ -196,7 +196,7 @@ async def _events(js: JetStreamContext) -> list[str]:
     async def read(seq: int) -> str:
         async with room:
             message = await js.get_msg(streams.EVENTS, seq)
-            return (message.headers or {})["ce-id"]
+            return str((message.headers or {})["ce-id"])
 
     last = (await js.stream_info(streams.EVENTS)).state.last_seq
     return list(await asyncio.gather(*(read(seq) for seq in range(1, last + 1))))

@@ -52,6 +52,7 @@ async def forgotten(broker: Broker) -> AsyncIterator[Client]:
     await link.open()
     client = await bus.connect(broker.url("operator").replace(str(address.port), str(link.port)), "operator")
     link.forget()
+    assert client._transport
     client._transport.write(bytes(FULL_BYTES))
     try:
         yield client
