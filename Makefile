@@ -11,7 +11,7 @@ COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.
 LOCKS := requirements.lock requirements.services.lock bench/peers/requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test suite check bench bench-growth abuse lock clean .venv
+.PHONY: help demo up test suite check bench bench-growth abuse chaos lock clean .venv
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do \
@@ -43,6 +43,9 @@ bench-growth: .venv ## Measure with a million rows and deliveries; writes bench/
 
 abuse: .venv ## Send ingest 10,000 hostile requests beside honest ones
 	$(BIN)/python -m bench.abuse $(SEED)
+
+chaos: .venv ## Kill, stop, cut off and fill up everything under load, by several seeds; then the laws must hold
+	$(BIN)/python -m tests.chaos
 
 lock: ## Write the lock files anew; UPGRADE=--upgrade takes newer versions
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or UV=path/to/uv"; exit 1; }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from asyncpg import exceptions as pg
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError
@@ -12,6 +15,7 @@ from runtime.settings import BadSettings
 POOL_CONNECTIONS_MAX = 6
 CONNECT_S_MAX = 5
 STATEMENT_S_MAX = 60
+CLOSE_S_MAX = 1.5
 
 FOLD_LOCK = 0x0D00_0095
 """Key of the advisory lock that every transaction writing `ops.*` takes shared before it names a table."""
@@ -33,6 +37,7 @@ _OUTAGE_CLASSES = (
     "42",  # a table, column or right is missing: code and migrations differ, which is not the data's fault
     "0A",  # a cached plan outlived a migration
     "25006",  # read-only
+    "25P03",  # this process was stopped, or not heard of, within a transaction
 )
 
 
@@ -54,9 +59,21 @@ def make_engine(url: str, application: str, statement_s_max: float = STATEMENT_S
         connect_args={
             "timeout": CONNECT_S_MAX,
             "command_timeout": statement_s_max,
-            "server_settings": {"application_name": f"odooops-{application}", "jit": "off"},
+            "server_settings": {
+                "application_name": f"odooops-{application}",
+                "jit": "off",
+                # Else the locks of a connection that was silently lost are kept until TCP finds out, hours later.
+                "idle_in_transaction_session_timeout": str(int(statement_s_max * 1000)),
+            },
         },
     )
+
+
+async def close_engine(engine: AsyncEngine) -> None:
+    """Close its connections; those on which nobody answers are left after CLOSE_S_MAX."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_S_MAX):
+            await engine.dispose()
 
 
 def _address(url: str) -> URL:

@@ -34,7 +34,7 @@ from runtime.audit import broker as audit
 from runtime.audit.finding import tell
 from runtime.http import HttpClient
 from runtime.permissions import inbox_prefix
-from runtime.postgres import is_outage, make_engine
+from runtime.postgres import close_engine, is_outage, make_engine
 from runtime.settings import BadSettings, Settings
 from services.notifier import memory
 from services.notifier.dry_run import DryRun
@@ -49,7 +49,8 @@ RETRY_S = 5.0
 GRACE_S_MAX = 4.0
 """How long a stop waits for the message in hand; a message cut off is looked for at the next start."""
 DRAIN_S_MAX = 3
-STOP_S_MAX = 8.0
+STOP_S_MAX = 6.0
+"""For the broker; the database's connections are closed after it, and all of it is to take 10 s at most."""
 READY_S_MAX = 2.0
 PROBLEMS_NAMED_MAX = 5
 NOTIFY = "notify"
@@ -316,7 +317,7 @@ async def main(settings: Settings, log: structlog.stdlib.BoundLogger, stopping: 
             async with process.serve_ops(settings, ready, subscriber.measure):
                 await _run(subscriber, stopping)
     finally:
-        await engine.dispose()
+        await close_engine(engine)
 
 
 async def _run(subscriber: Subscriber, stopping: asyncio.Event) -> None:

@@ -135,7 +135,7 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event, *, unpark:
     finally:
         leaving = True
         await nc.close()
-        await engine.dispose()
+        await postgres.close_engine(engine)
 
 
 class Projector:

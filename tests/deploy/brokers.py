@@ -12,12 +12,64 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import embedded
-from tests.servers import _running, _until, data_folder
+from runtime.supervisor import dies_with_us
+from tests.servers import STOP_S_MAX, _until, data_folder
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy" / "nats" / "nats.conf"
 MAKE_SECRETS = ROOT / "deploy" / "make-secrets"
 HEALTH_S_MAX = 1.0
+
+
+class Node:
+    """One broker, which may be killed and started again."""
+
+    def __init__(self, name: str, folder: Path, health_port: int) -> None:
+        self.name = name
+        self._folder = folder
+        self._health_port = health_port
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again with what it had."""
+        config = str(self._folder / "nats.conf")
+        with open(self._folder / "server.log", "ab") as log:
+            self._process = subprocess.Popen(
+                [embedded._nats_binary(), "--config", config, "--name", self.name],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=dies_with_us(signal.SIGTERM),
+            )
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait(STOP_S_MAX)
+
+    def pause(self) -> None:
+        """It keeps its connections and says nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Have it end."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def healthy(self) -> bool:
+        """What the health check of compose.yaml asks."""
+        try:
+            url = f"http://{embedded.LOOPBACK}:{self._health_port}/healthz"
+            with urllib.request.urlopen(url, timeout=HEALTH_S_MAX):
+                return True
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -26,6 +78,7 @@ class Brokers:
 
     ports: tuple[int, ...]
     secrets: dict[str, str]
+    nodes: dict[str, Node]
 
     def url(self, user: str) -> str:
         """The addresses of `user`'s secret file, as they are here."""
@@ -60,6 +113,7 @@ def running(count: int) -> Iterator[Brokers]:
             passwords = _without(passwords, r"^NATS_ROUTES: .*?$")
         for n, port in enumerate(cluster_ports, 1):
             passwords = passwords.replace(f"@nats-{n}:6222", f"@{embedded.LOOPBACK}:{port}")
+        nodes: dict[str, Node] = {}
         for n in range(1, count + 1):
             folder = home / f"nats-{n}"
             folder.mkdir()
@@ -67,14 +121,12 @@ def running(count: int) -> Iterator[Brokers]:
             (folder / "nats.conf").write_text(
                 _moved(config, ports[n - 1], cluster_ports[n - 1], health_ports[n - 1], folder / "data")
             )
-            command = [
-                embedded._nats_binary(),
-                *("--config", str(folder / "nats.conf"), "--name", f"nats-{n}"),
-            ]
-            started.enter_context(_running(command, signal.SIGTERM, folder))
-        for port in health_ports:
-            _until(lambda port=port: _healthy(port))  # type: ignore[misc]
-        yield Brokers(ports, secrets)
+            node = Node(f"nats-{n}", folder, health_ports[n - 1])
+            started.callback(node.stop)
+            nodes[node.name] = node
+        for node in nodes.values():
+            _until(node.healthy)
+        yield Brokers(ports, secrets, nodes)
 
 
 def _moved(config: str, port: int, cluster_port: int, health_port: int, data: Path) -> str:
@@ -95,12 +147,3 @@ def _without(text: str, pattern: str) -> str:
     shorter, count = re.subn(pattern, "", text, flags=re.MULTILINE | re.DOTALL)
     assert count == 1, pattern
     return shorter
-
-
-def _healthy(port: int) -> bool:
-    """What the health check of compose.yaml asks."""
-    try:
-        with urllib.request.urlopen(f"http://{embedded.LOOPBACK}:{port}/healthz", timeout=HEALTH_S_MAX):
-            return True
-    except OSError:
-        return False

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import nats.errors
 import pytest
 import structlog
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.errors import APIError
 
 from cli.main import main
+from contracts.delivery import Delivery
 from runtime import bus, embedded, provision, settings, streams
 from runtime.audit import broker as audit
 from runtime.postgres import make_engine
 from runtime.pull import Pull
 from runtime.streams import BODIES_STREAM, DELIVERIES, EVENTS, PROJECTOR
+from services.ingest.group_commit import store_by
 from services.notifier.app import Subscriber
 from services.notifier.dry_run import DryRun
 from services.notifier.notify import Notifier
@@ -31,6 +39,12 @@ pytestmark = pytest.mark.anyio
 
 PROVISION_S_MAX = 60.0
 WAIT_S_MAX = 20.0
+OUTAGE_S_MAX = 30.0
+"""An election takes up to 9 s."""
+POLL_S = 0.02
+SENDERS = 16
+SEND_EVERY_S = 0.02
+MANY = 100
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +222,92 @@ async def test_a_backup_of_one_broker_is_restored_into_three_and_back_into_one(
     await odooops("restore", tmp_path / "three.tar")
     assert [] == await streams.inspect(broker.js)
     assert LARGE == (await bus.read_delivery(broker.js, 3)).body
+
+
+class Senders:
+    """Who store deliveries through ingest's own way, each until it is acknowledged, and what was."""
+
+    def __init__(self, store: bus.Store) -> None:
+        self.acknowledged: list[str] = []
+        self.repeated = 0
+        self._store = store
+        self._ids = itertools.count()
+
+    async def send(self, ended: asyncio.Event) -> None:
+        while not ended.is_set():
+            entry = delivery(f"chaos-{next(self._ids)}")
+            while not await self._stored(entry):
+                self.repeated += 1
+            self.acknowledged.append(entry.identity)
+            await asyncio.sleep(SEND_EVERY_S)
+
+    async def _stored(self, entry: Delivery) -> bool:
+        try:
+            await self._store(entry, streams.PUBLISH_ATTEMPT_S)
+        except bus.BrokerAway:
+            return False
+        return True
+
+    async def go_on(self) -> None:
+        """Wait until many more are acknowledged that were not sent yet."""
+        enough = len(self.acknowledged) + MANY
+        async with asyncio.timeout(OUTAGE_S_MAX):
+            while len(self.acknowledged) < enough:
+                await asyncio.sleep(POLL_S)
+
+
+async def leader_of(js: JetStreamContext) -> str:
+    """The node that leads DELIVERIES, once all three have all of it."""
+    async with asyncio.timeout(OUTAGE_S_MAX):
+        while True:
+            with suppress(nats.errors.Error, APIError):
+                state = (await js.stream_info(DELIVERIES)).cluster
+                replicas = (state.replicas if state else None) or []
+                if state and state.leader and 2 == len([each for each in replicas if each.current]):
+                    return state.leader
+            await asyncio.sleep(POLL_S)
+
+
+async def test_whatever_becomes_of_one_node_nothing_acknowledged_is_lost_or_doubled(
+    cluster: brokers.Brokers,
+) -> None:
+    operator = await bus.connect(cluster.url("operator"), "operator")
+    js = operator.jetstream()
+    await streams.provision(operator.jetstream(timeout=WAIT_S_MAX), 3)
+    before = (await js.stream_info(DELIVERIES)).state.last_seq
+    ingest = await bus.connect(cluster.url("ingest"), "ingest")
+    senders, ended = Senders(store_by(ingest)), asyncio.Event()
+    sending = [asyncio.create_task(senders.send(ended)) for _ in range(SENDERS)]
+    await senders.go_on()
+
+    connected = {str(client.connected_url and client.connected_url.port) for client in (operator, ingest)}
+    free = [
+        name for name, port in zip(cluster.nodes, cluster.ports, strict=True) if str(port) not in connected
+    ]
+    killed = free[0]
+    cluster.nodes[killed].kill()
+    await senders.go_on()
+    cluster.nodes[killed].start()
+
+    assert await leader_of(js)
+    # Its follower that was away takes over: it has caught up.
+    asked = json.dumps({"placement": {"preferred": killed}}).encode()
+    answer = await operator.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{DELIVERIES}", asked, WAIT_S_MAX)
+    assert json.loads(answer.data)["success"]
+    await senders.go_on()
+    assert killed == await leader_of(js)
+
+    # Then it is cut off, together with its office: the other two elect one of them.
+    cluster.nodes[killed].pause()
+    await senders.go_on()
+    cluster.nodes[killed].resume()
+    assert await leader_of(js)
+
+    ended.set()
+    async with asyncio.timeout(OUTAGE_S_MAX):
+        await asyncio.gather(*sending)
+    last = (await js.stream_info(DELIVERIES)).state.last_seq
+    stored = [(await bus.read_delivery(js, seq)).identity for seq in range(before + 1, last + 1)]
+    assert sorted(senders.acknowledged) == sorted(stored)
+    await ingest.close()
+    await operator.close()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import nats
+import nats.errors
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import BadHeaderError
 
-from runtime import streams
+from runtime import bus, streams
+from tests.chaos.proxy import Link
 from tests.conftest import Broker
 
 pytestmark = pytest.mark.anyio
@@ -62,3 +67,55 @@ async def test_headers_go_out_as_nats_py_itself_writes_them(broker: Broker, head
 async def test_no_header_has_a_name_that_nats_py_refuses(broker: Broker, name: str) -> None:
     with pytest.raises(BadHeaderError):
         await broker.nc.publish("deliveries.test.kind", b"{}", headers={name: "value"})
+
+
+FULL_BYTES = 32 << 20
+"""More than the system takes for a connection on which nobody reads."""
+
+
+@pytest.fixture
+async def forgotten(broker: Broker) -> AsyncIterator[Client]:
+    """A client that has more to say than its connection takes, on which nothing passes any more and nobody is told."""
+    address = urlsplit(broker.url("operator"))
+    assert address.port
+    link = Link("client>nats", address.port)
+    await link.open()
+    client = await bus.connect(broker.url("operator").replace(str(address.port), str(link.port)), "operator")
+    link.forget()
+    assert client._transport
+    client._transport.write(bytes(FULL_BYTES))
+    try:
+        yield client
+    finally:
+        closing = asyncio.create_task(client.close())
+        await asyncio.wait({closing}, timeout=SOON_S)
+        await link.close()
+
+
+async def test_a_connection_that_takes_nothing_more_is_given_up_and_another_one_made(
+    forgotten: Client,
+) -> None:
+    await forgotten._process_op_err(nats.errors.StaleConnectionError())  # as when pings are not answered
+    async with asyncio.timeout(SOON_S):
+        while not forgotten.is_connected:
+            await asyncio.sleep(0.01)
+    assert (await forgotten.jetstream().stream_info(streams.DELIVERIES)).config.name == streams.DELIVERIES
+
+
+async def test_a_client_whose_connection_takes_nothing_more_can_be_closed(forgotten: Client) -> None:
+    async with asyncio.timeout(SOON_S):
+        await forgotten.close()
+    assert forgotten.is_closed
+
+
+async def test_a_deadline_holds_on_a_connection_that_takes_nothing_more(forgotten: Client) -> None:
+    async def publish() -> None:
+        async with asyncio.timeout(0.1):
+            while True:
+                await forgotten.publish("a.flood", bytes(1 << 19))
+
+    publishing = asyncio.create_task(publish())
+    await asyncio.wait({publishing}, timeout=SOON_S)
+    assert publishing.done()
+    with pytest.raises(TimeoutError):
+        await publishing

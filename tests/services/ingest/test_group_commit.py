@@ -157,6 +157,7 @@ async def test_who_waits_no_more_is_left_out(broker: Broker) -> None:
     async with asyncio.timeout(SOON_S):
         await asyncio.wait(first)
     assert not [id_ for id_ in await in_the_log(broker) if "gone" in id_]
+    assert 0 not in group.batches
     assert await group.store(message("after")) == [(MANY + 1, False)]
 
 

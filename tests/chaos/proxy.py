@@ -1,0 +1,134 @@
+"""A TCP proxy on loopback that cuts, slows, swallows and forgets connections as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+
+from runtime.embedded import LOOPBACK, free_port
+
+CHUNK_BYTES = 64 * 1024
+SLOW_S = 0.15
+SLOW_BYTES_PER_S = 200_000
+_RESET = struct.pack("ii", 1, 0)
+"""A connection that is closed with it ends with an error at the other side."""
+
+
+class Link:
+    """The way of one client to one server. What passes is forwarded in order, whatever is done to it."""
+
+    def __init__(self, name: str, to_port: int) -> None:
+        self.name = name
+        self.port = free_port()
+        self.to_port = to_port
+        self._server: asyncio.Server | None = None
+        self._passes = asyncio.Event()
+        self._passes.set()
+        self._slow = self._refuses = False
+        self._lines: set[_Line] = set()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.heal()
+        self.reset()
+        await asyncio.gather(*(line.ended.wait() for line in self._lines))
+
+    def reset(self) -> None:
+        """Cut whoever is connected now."""
+        for line in tuple(self._lines):
+            line.abort()
+
+    def refuse(self) -> None:
+        """Cut whoever is connected, and from now on whoever connects."""
+        self._refuses = True
+        self.reset()
+
+    def swallow(self) -> None:
+        """Let nothing through, neither bytes nor an end, until it is healed: then what was held back goes on."""
+        self._passes.clear()
+
+    def forget(self) -> None:
+        """Let nothing through on today's connections for ever, as a firewall that lost its table does."""
+        for line in self._lines:
+            line.dead = True
+
+    def slow(self) -> None:
+        """Hold back each chunk, and let little through in a second."""
+        self._slow = True
+
+    def heal(self) -> None:
+        """All is well for whoever is connected and not forgotten."""
+        self._refuses = self._slow = False
+        self._passes.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = _Line(self, [writer])
+        self._lines.add(line)
+        try:
+            if self._refuses:
+                return
+            await self._passes.wait()
+            away_reader, away = await asyncio.open_connection(LOOPBACK, self.to_port)
+            line.writers.append(away)
+            line.pumps = [
+                asyncio.create_task(line.pump(reader, away)),
+                asyncio.create_task(line.pump(away_reader, writer)),
+            ]
+            await asyncio.wait(line.pumps)
+        except OSError:
+            pass  # nobody listens there
+        finally:
+            line.abort()
+            self._lines.discard(line)
+            line.ended.set()
+
+    async def passing(self, count: int) -> None:
+        """Wait until `count` bytes may pass."""
+        await self._passes.wait()
+        if self._slow:
+            await asyncio.sleep(SLOW_S + count / SLOW_BYTES_PER_S)
+            await self._passes.wait()
+
+
+class _Line:
+    """One connection, both ways."""
+
+    def __init__(self, link: Link, writers: list[asyncio.StreamWriter]) -> None:
+        self.writers = writers
+        self.pumps: list[asyncio.Task[None]] = []
+        self.dead = False
+        self.ended = asyncio.Event()
+        self._link = link
+
+    def abort(self) -> None:
+        for writer in self.writers:
+            with suppress(OSError, ValueError, AttributeError):  # it has ended
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            writer.transport.abort()
+        for pump in self.pumps:
+            pump.cancel()
+
+    async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one way; its end, and only that, is passed on, too."""
+        try:
+            while data := await reader.read(CHUNK_BYTES):
+                await self._passing(len(data))
+                writer.write(data)
+                await writer.drain()
+            await self._passing(0)
+            with suppress(OSError):
+                writer.write_eof()
+        except OSError:
+            await self._passing(0)
+            self.abort()
+
+    async def _passing(self, count: int) -> None:
+        await self._link.passing(count)
+        if self.dead:
+            await asyncio.Event().wait()  # until it is aborted
