@@ -41,6 +41,8 @@ CONNECTIONS_MAX = 4_096
 OTHER_FILES_MAX = 256
 STOP_S_MAX = 7.0
 """For the requests in hand. A service promises to stop within 10 s, of which ingest may take 2 to leave."""
+END_S_MAX = 9.5
+"""After it was told to stop, a process ends whatever it waits for: a server may say nothing for a minute."""
 LISTEN_S_MAX = 5.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not bound to
 
@@ -235,7 +237,7 @@ async def before_stop(task: asyncio.Task[Any], stopping: asyncio.Event) -> bool:
 
 
 def lost(reason: str) -> None:
-    """End the process at once: its broker client has given up for good, and only a new process helps."""
+    """End the process at once: only a new process helps, or it was to end by now."""
     sys.stderr.write(json.dumps({"level": "critical", "event": "exiting", "reason": reason}) + "\n")
     sys.stderr.flush()
     os._exit(EXIT_LOST)
@@ -255,8 +257,14 @@ def run(service: str, main: Callable[[Settings, Any, asyncio.Event], Coroutine[A
     async def supervised() -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            if not stopping.is_set():
+                loop.call_later(END_S_MAX, lost, "what was in hand did not end in time; it comes again")
+            stopping.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
+            loop.add_signal_handler(number, stop)
         log.info("starting")
         await main(settings, log, stopping)
         log.info("stopped")
