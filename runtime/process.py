@@ -9,8 +9,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import uvloop
@@ -43,7 +43,10 @@ STOP_S_MAX = 7.0
 """For the requests in hand. A service promises to stop within 10 s, of which ingest may take 2 to leave."""
 END_S_MAX = 9.5
 """After it was told to stop, a process ends whatever it waits for: a server may say nothing for a minute."""
+UNHEARD_S_MAX = 0.2
+"""From a connection that was accepted to the first that is heard on it."""
 LISTEN_S_MAX = 5.0
+LOOPBACK = "127.0.0.1"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not bound to
 
 MEASURE_S_MAX = 4.0
@@ -121,6 +124,9 @@ async def serve_http(
         serving.remove_done_callback(_ended_by_itself)
         if leave is not None:
             await leave()
+        if listening_fd is not None:
+            with _accepting_nothing(listening_fd):
+                await asyncio.sleep(UNHEARD_S_MAX)
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=STOP_S_MAX)
 
@@ -138,6 +144,23 @@ def connections_max() -> int:
 
 def _ended_by_itself(serving: asyncio.Task[None]) -> None:
     lost("the HTTP server has ended")
+
+
+@contextmanager
+def _accepting_nothing(listening_fd: int) -> Iterator[None]:
+    """From here on, leave new connections to whoever else has the socket.
+
+    Granian closes a connection of which it has heard nothing yet when it stops, and cannot be told to accept no more:
+    so each of its descriptors of that socket becomes one of a socket that nobody connects to.
+    """
+    ours = os.fstat(listening_fd).st_ino
+    with socket.create_server((LOOPBACK, 0)) as nobodys:
+        nobodys.setblocking(False)  # noqa: FBT003
+        for name in os.listdir("/dev/fd"):
+            with suppress(OSError):  # the one by which the folder was read
+                if os.fstat(int(name)).st_ino == ours:
+                    os.dup2(nobodys.fileno(), int(name))
+        yield
 
 
 def _listening(descriptor: int) -> tuple[str, int]:
