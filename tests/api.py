@@ -13,16 +13,16 @@ The lists that listings are made of may change at any time: each page shows what
 from __future__ import annotations
 
 import json
-import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from time import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from tests.http_double import HttpDouble
 
 WAIT_S_MAX = 20.0
 PAGE_SIZE = 100
@@ -176,7 +176,7 @@ def after(handler: Handler, calls: int, act: Callable[[], object]) -> Handler:
     return handle
 
 
-class Api:
+class Api(HttpDouble):
     """The server. Use it as a context manager; `routes` is what it serves, `calls` what it was asked."""
 
     def __init__(self) -> None:
@@ -184,27 +184,7 @@ class Api:
         """By path; what has no route is a 404."""
         self.calls: list[Call] = []
         self._next: defaultdict[str, deque[Reply]] = defaultdict(deque)
-        self._changed = threading.Condition()
-        self._released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._request_handler())
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._released.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def address(self) -> str:
-        """For `base_url`."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._serve_by(self._request_handler())
 
     def next(self, path: str, *replies: Reply) -> None:
         """What the next requests of a path get instead of what its route says."""

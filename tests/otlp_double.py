@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+
+from tests.http_double import HttpDouble
 
 WAIT_S_MAX = 30.0
 
@@ -34,7 +34,7 @@ class Seen:
 
 
 @dataclass
-class OtlpDouble:
+class OtlpDouble(HttpDouble):
     """The server. Use it as a context manager."""
 
     hangs: bool = False
@@ -42,27 +42,12 @@ class OtlpDouble:
     spans: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._changed = threading.Condition()
-        self._released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._released.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._serve_by(self._handler())
 
     @property
     def endpoint(self) -> str:
         """For OTEL_EXPORTER_OTLP_ENDPOINT."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self.address
 
     def wait_for(self, count: int, having: str = "") -> None:
         """Block until `count` spans have come, or `count` with the attribute `having`."""

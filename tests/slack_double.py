@@ -7,14 +7,14 @@ holds what the next posts get, `slack.history_replies` what the next searches ge
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.http_double import HttpDouble
 
 TOKEN = "xoxb-test-token-that-nobody-may-see"
 CHANNEL = "C0123ABCD"
@@ -52,7 +52,7 @@ GOOD = Reply()
 
 
 @dataclass
-class SlackDouble:
+class SlackDouble(HttpDouble):
     """The server. Use it as a context manager; its fields are what it got and what it will say."""
 
     page_size_max: int = 100
@@ -69,26 +69,7 @@ class SlackDouble:
     searches: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._changed = threading.Condition()
-        self._released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._released.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._serve_by(self._handler())
 
     @property
     def api_url(self) -> str:
