@@ -16,10 +16,9 @@ import uvloop
 
 from runtime import bus, postgres
 from services.projector.rebuild import rebuild
-from services.projector.work import Addresses, Progress, Work
+from services.projector.work import STATEMENT_S_MAX, Addresses, Progress, Work
 from tests.samples import SOURCES
 
-STATEMENT_S_MAX = 3_600
 DIFFERENCES = 10
 LOOK_EVERY_S = 0.1
 

@@ -29,10 +29,11 @@ from cli.backup import Counting, read, say, sentences
 from cli.database import DatabaseAway, DatabaseRefused, reason
 from cli.reach import REACH_S_MAX, Servers, Trouble, place
 from cli.resting import Resting, resting
-from cli.work import OPERATOR, STATEMENT_S_MAX, Telling
+from cli.work import OPERATOR, Telling
 from migrations.__main__ import knows, upgrade
 from runtime import bundle, dump, postgres, snapshot, streams
 from runtime.bus import BrokerAway
+from services.projector.work import STATEMENT_S_MAX
 
 MARK = "odooops_backup"
 """Of a stream's metadata, while a restore is under way: which backup it is of."""

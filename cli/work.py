@@ -26,12 +26,18 @@ from services.projector.crew import ProcessFailed
 from services.projector.retry import RetryRunning
 from services.projector.rollback import NothingKept
 from services.projector.shadow import Compared, Difference, InTheWay
-from services.projector.work import Addresses, AnotherLog, Busy, Progress, RebuildRunning, Work
+from services.projector.work import (
+    STATEMENT_S_MAX,
+    Addresses,
+    AnotherLog,
+    Busy,
+    Progress,
+    RebuildRunning,
+    Work,
+)
 from services.projector.write import RefoldTooWide
 
 OPERATOR = "operator"
-STATEMENT_S_MAX = 3_600
-"""Of a statement over whole tables: indexes, comparisons."""
 TELL_EVERY_S = 1.0
 TELL_PIPED_EVERY_S = 15.0
 VALUE_CHARS_MAX = 200

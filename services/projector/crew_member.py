@@ -11,15 +11,17 @@ from json import loads
 from typing import NoReturn
 
 import uvloop
+from nats.aio.client import Client
 
 from providers.port import Source
 from providers.registry import PROVIDERS
 from runtime import bus, postgres
+from runtime.bus import BrokerAway
+from runtime.reading import AWAY_S_MAX
 from services.projector.blocks import Block, Folding
 from services.projector.crew import KNOWN, Task, line
-from services.projector.work import Work
+from services.projector.work import STATEMENT_S_MAX, Work
 
-STATEMENT_S_MAX = 600
 EXIT_FAILED = 1
 
 
@@ -68,12 +70,21 @@ def say(*said: object) -> None:
     os.write(sys.stdout.fileno(), line(*said))
 
 
+async def connected(address: str) -> Client:
+    """A connection to the broker; raises BrokerAway after AWAY_S_MAX."""
+    try:
+        async with asyncio.timeout(AWAY_S_MAX):
+            return await bus.connect(address, "operator")
+    except TimeoutError:
+        raise BrokerAway(f"the broker let no other process in within {AWAY_S_MAX:g} s") from None
+
+
 async def run(task: Task) -> None:
     """Fold the blocks that are dealt."""
     dealt = Dealt()
     listening = asyncio.create_task(dealt.listen())
     engine = postgres.make_engine(task.addresses.database, "cli-operator", STATEMENT_S_MAX)
-    nc = await bus.connect(task.addresses.nats, "operator")
+    nc = await connected(task.addresses.nats)
     sources = {
         name: Source(
             name=name,

@@ -27,6 +27,8 @@ from services.projector.sql import Sql
 from services.projector.write import Writer
 
 KEEP_ALIVE_S = 60
+STATEMENT_S_MAX = 3_600
+"""Of a statement over whole tables: indexes, comparisons."""
 
 
 class RebuildRunning(Exception):

@@ -19,7 +19,9 @@ from contracts.delivery import Delivery
 from contracts.ledger import SecretExcluded
 from contracts.own import delivery_of
 from runtime import streams
-from services.projector import crew, replaying
+from runtime.bus import BrokerAway
+from runtime.embedded import free_port
+from services.projector import crew, crew_member, replaying
 from services.projector.blocks import Block, Dealer, Folding
 from services.projector.crew import Dealing, ProcessFailed
 from services.projector.rebuild import Replayed, rebuild
@@ -254,6 +256,12 @@ async def test_what_a_process_fails_of_is_named(
     assert {} == await schemas(engine)
 
 
+async def test_a_process_that_the_broker_does_not_let_in_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_member, "AWAY_S_MAX", 0.2)
+    with pytest.raises(BrokerAway, match=r"let no other process in within 0\.2 s"):
+        await crew_member.connected(f"nats://127.0.0.1:{free_port()}")
+
+
 def _elsewhere(task: crew.Task | None) -> crew.Task:
     assert task is not None
     return replace(task, schema="ops_nowhere")
@@ -270,7 +278,9 @@ _DEALS = """
 import asyncio, json, sys
 from nats.aio.client import Client
 from runtime import bus, postgres
-from services.projector import crew, replaying
+from runtime.bus import BrokerAway
+from runtime.embedded import free_port
+from services.projector import crew, crew_member, replaying
 from services.projector.blocks import Folding
 from services.projector.rebuild import rebuild
 from services.projector.work import Addresses, Work
