@@ -5,7 +5,7 @@ Three kinds of work: from a filled log to ledger and rows; the door, from a sign
 both, from requests until the last row is there (webhook: until its last command has ended). For the first, OdooOps has
 two ways: the projector, which publishes the events too, and the rebuild, which does not and uses all processors; for
 the others, one. It does more than they do: it keeps every body in a log of its own, merges by version, tells a repeated
-delivery and a conflict of bodies. All but the rebuild run in one process for each service that OdooOps has for that work.
+delivery and a conflict of bodies. All but the rebuild run in one process for each service that OdooOps has for it.
 """
 
 from __future__ import annotations
