@@ -161,45 +161,49 @@ def titles(up: Up) -> list[str]:
     return [row["title"] for row in asked(up, "sql", "SELECT title FROM ops.work_items")]
 
 
-def test_a_sent_sample_becomes_a_row_and_ctrl_c_leaves_nothing_but_data(data_dir: Path) -> None:
-    with running(data_dir) as up:
-        status = asked(up, "status")
-        # What has an API and no token says so, and troubles nobody.
-        assert [check for check in status["checks"] if check["state"] not in ("ok", "not asked")] == []
-        assert (status["state"], status["ok"]) == ("ok", True)
-        assert {name: each["ready"] for name, each in status["services"].items()} == {
-            "ingest": True,
-            "projector": True,
-            "notifier": True,
-        }
-        assert set(up.pids) == CHILDREN
-        for name in ("ingest", "projector", "notifier"):
-            assert f"services.{name}" in Path(f"/proc/{up.pids[name]}/cmdline").read_text()
-
-        sent = odooops(up, "send", str(ISSUE), "--event", "issues", "--delivery", "mine")
-        assert sent.returncode == 0, sent.stderr
-        assert json.loads(sent.stdout)["delivery"] == "github:mine"
-        eventually(lambda: titles(up) == ["Spelling error in the README file"], "the row did not come")
-        (shown,) = asked(up, "deliveries", "show", "github:mine")
-        assert shown["ledger"]["status"] == "projected"
-        assert shown["stored"]["body"] == ISSUE.read_text()
-
-        wrong = odooops(up, "send", str(ISSUE), "--event", "issues", "--secret-env", "PATH")
-        assert (wrong.returncode, json.loads(wrong.stdout)["reason"]) == (1, "bad_signature")
-
-        second = odooops(up, "up")
-        assert second.returncode == 1
-        assert second.stderr.startswith("odooops: another `odooops up` runs on ")
-
-        assert up.end(signal.SIGINT) == 0
-        assert nobody_is_left(data_dir)
-        assert up.said().endswith("odooops: stopped, nothing is left running\n")
-        stopped = odooops(up, "status")
-        assert (stopped.returncode, stopped.stdout) == (1, "")
-        assert stopped.stderr.startswith("odooops: no servers run in ")
-
+def is_well_from_the_start(up: Up) -> None:
+    """What runs, what `status` says of it, and who may read the secrets."""
+    status = asked(up, "status")
+    # What has an API and no token says so, and troubles nobody.
+    assert [check for check in status["checks"] if check["state"] not in ("ok", "not asked")] == []
+    assert (status["state"], status["ok"]) == ("ok", True)
+    services = ("ingest", "projector", "notifier")
+    assert {name: each["ready"] for name, each in status["services"].items()} == dict.fromkeys(services, True)
+    assert set(up.pids) == CHILDREN
+    for name in services:
+        assert f"services.{name}" in Path(f"/proc/{up.pids[name]}/cmdline").read_text()
     for secret in ("credentials.json", "secrets/github_webhook_secret"):
-        assert (data_dir / secret).stat().st_mode & 0o077 == 0
+        assert (up.data_dir / secret).stat().st_mode & 0o077 == 0
+
+
+def takes_a_sample(up: Up) -> None:
+    """One that is signed becomes a row, byte for byte; one that is not is refused."""
+    sent = odooops(up, "send", str(ISSUE), "--event", "issues", "--delivery", "mine")
+    assert sent.returncode == 0, sent.stderr
+    assert json.loads(sent.stdout)["delivery"] == "github:mine"
+    eventually(lambda: titles(up) == ["Spelling error in the README file"], "the row did not come")
+    (shown,) = asked(up, "deliveries", "show", "github:mine")
+    assert shown["ledger"]["status"] == "projected"
+    assert shown["stored"]["body"] == ISSUE.read_text()
+
+    wrong = odooops(up, "send", str(ISSUE), "--event", "issues", "--secret-env", "PATH")
+    assert (wrong.returncode, json.loads(wrong.stdout)["reason"]) == (1, "bad_signature")
+
+
+def is_the_only_one(up: Up) -> None:
+    second = odooops(up, "up")
+    assert second.returncode == 1
+    assert second.stderr.startswith("odooops: another `odooops up` runs on ")
+
+
+def ends_by_ctrl_c(up: Up) -> None:
+    """At once, with nothing left but data, and commands say so."""
+    assert up.end(signal.SIGINT) == 0
+    assert nobody_is_left(up.data_dir)
+    assert up.said().endswith("odooops: stopped, nothing is left running\n")
+    stopped = odooops(up, "status")
+    assert (stopped.returncode, stopped.stdout) == (1, "")
+    assert stopped.stderr.startswith("odooops: no servers run in ")
 
 
 def is_ours(unbound: socket.socket, port: int) -> bool:
@@ -233,11 +237,15 @@ def shows_no_password(up: Up) -> None:
         assert not any(word in known for word in passwords if word not in own), name
 
 
-def test_each_killed_process_comes_back_shows_no_password_and_keeps_off_a_busy_port(data_dir: Path) -> None:
+def test_a_sample_becomes_a_row_each_killed_process_comes_back_and_ctrl_c_leaves_nothing_but_data(
+    data_dir: Path,
+) -> None:
     with somebody_elses(8420), running(data_dir) as up:
         taken = up.state["http_url"].rpartition(":")[2]
         assert taken != "8420"
         assert f"odooops: port 8420 is in use, taking {taken}\n" in up.said()
+        is_well_from_the_start(up)
+        is_the_only_one(up)
         shows_no_password(up)
         before = up.pids
         for name in sorted(before):
@@ -245,20 +253,16 @@ def test_each_killed_process_comes_back_shows_no_password_and_keeps_off_a_busy_p
             eventually(lambda name=name: up.pids[name] != before[name], f"{name} was not started again")  # type: ignore[misc]
             eventually(lambda: is_well(up), f"not well after {name} was killed")
             assert f"odooops: {name} ended (killed by SIGKILL): starting it again in " in up.said()
-        sent = odooops(up, "send", str(ISSUE), "--event", "issues")
-        assert sent.returncode == 0, sent.stdout
-        eventually(lambda: len(titles(up)) == 1, "the row did not come")
+        takes_a_sample(up)
         shows_no_password(up)
-        assert up.end(signal.SIGINT) == 0
-        assert nobody_is_left(up.data_dir)
+        ends_by_ctrl_c(up)
 
 
 def test_nobody_survives_a_killed_supervisor_and_the_next_start_finds_data_and_secrets(
     data_dir: Path,
 ) -> None:
     with running(data_dir) as up:
-        assert odooops(up, "send", str(ISSUE), "--event", "issues").returncode == 0
-        eventually(lambda: len(titles(up)) == 1, "the row did not come")
+        takes_a_sample(up)
         assert up.end(signal.SIGKILL) == -signal.SIGKILL
         eventually(lambda: nobody_is_left(data_dir), "somebody survived")
         assert "no servers run in" in odooops(up, "status").stderr
