@@ -64,6 +64,8 @@ GROUP_BYTES_MAX = 4 * 1024 * 1024
 # The spool, where deliveries wait for a broker that is away.
 SPOOL_BYTES_MAX = 1_000_000_000
 """Of all segments in a folder. When they are full, senders are told to come again."""
+SPOOL_SEGMENT_BYTES = 8_000_000
+"""From here on a file of it takes no more. What a crash leaves half drained is stored once more as a whole: little."""
 SPOOL_DRAIN_COUNT = 128
 """Deliveries stored at the same time when the broker is back, beside those that come meanwhile."""
 SPOOL_LOOK_S = 5.0

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +17,10 @@ import pytest
 from contracts.delivery import Delivery
 from runtime import bus, streams
 from runtime.bus import Ack
+from runtime.settings import BadSettings
 from services.ingest import segments
-from services.ingest.segments import Segment
-from services.ingest.spool import Spool
+from services.ingest.segments import Segment, pack
+from services.ingest.spool import Spool, SpoolFull
 from tests.conftest import Broker
 from tests.services.ingest.door import BODY, Door, eventually, logger, open_door
 from tests.services.ingest.own_broker import OwnBroker
@@ -114,8 +120,8 @@ async def test_an_ingest_adopts_what_a_dead_one_left_and_nothing_of_one_that_liv
     broker: Broker, tmp_path: Path
 ) -> None:
     dead, living = Segment.new(tmp_path), Segment.new(tmp_path)
-    dead.append([segments.record(delivery(1))])
-    living.append([segments.record(delivery(2))])
+    dead.append([pack(delivery(1))])
+    living.append([pack(delivery(2))])
     dead.close()
     await drained(broker, tmp_path, down_to=living.size)
     assert await identities(broker) == ["id-1"]
@@ -129,7 +135,7 @@ async def test_a_process_killed_while_it_drains_loses_and_doubles_nothing(
 ) -> None:
     monkeypatch.setattr(streams, "SPOOL_DRAIN_COUNT", 10)
     left = Segment.new(tmp_path)
-    left.append([segments.record(delivery(n)) for n in range(MANY)])
+    left.append([pack(delivery(n)) for n in range(MANY)])
     left.close()
     some = asyncio.Event()
 
@@ -155,7 +161,7 @@ async def test_a_torn_record_is_named_and_kept_and_the_others_are_stored(
     broker: Broker, tmp_path: Path
 ) -> None:
     torn = Segment.new(tmp_path)
-    torn.append([segments.record(delivery(1)), segments.record(delivery(2))])
+    torn.append([pack(delivery(1)), pack(delivery(2))])
     os.truncate(torn.path, torn.size - 3)
     torn.close()
     log, written = logger()
@@ -186,10 +192,189 @@ async def test_a_full_spool_sends_senders_away_and_takes_more_when_there_is_room
         assert await identities(broker) == ["two"]
 
 
+async def test_what_a_full_log_does_not_take_waits_until_it_has_room(broker: Broker, tmp_path: Path) -> None:
+    async with open_door(broker.url, broker.js, spool_dir=tmp_path) as door:
+        info = await broker.js.stream_info(streams.DELIVERIES)
+        await broker.js.update_stream(info.config, max_bytes=10)
+        await spooled(door, "one")
+        assert await door.count() == 0
+        assert len(door.said("the log is full")) == 1
+        await broker.js.update_stream(info.config, max_bytes=-1)
+        await is_empty(tmp_path)
+        assert await identities(broker) == ["one"]
+
+
 async def test_without_a_spool_a_sender_is_told_to_come_again(broker: Broker) -> None:
     async with open_door(broker.url, broker.js) as door:
         door.receiver.store = None
         await door.refused(503, "broker_away", await door.post())
+
+
+@dataclass
+class Log:
+    """A log of one's own making, for what a real one refuses seldom: `refused` says what becomes of an identity."""
+
+    refused: dict[str, Exception] = field(default_factory=dict)
+    known: list[str] = field(default_factory=list)
+
+    async def store(self, each: Delivery, wait_s: float) -> Ack:
+        await asyncio.sleep(0)
+        if (error := self.refused.get(each.identity)) is not None:
+            raise error
+        self.known.append(each.identity)
+        return len(self.known), False
+
+    @asynccontextmanager
+    async def draining(self, spool: Spool) -> AsyncIterator[None]:
+        """Drain `spool` while the block runs."""
+        task = asyncio.create_task(spool.keep_draining(self.store))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+        assert task.cancelled()
+
+    async def knows(self, *ids: int) -> None:
+        """Wait for exactly these."""
+        wanted = sorted(f"id-{n}" for n in ids)
+
+        async def found() -> bool:
+            return sorted(self.known) == wanted
+
+        await eventually(found)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [bus.BrokerAway("no answer"), bus.LogFull("too large"), TypeError("a mistake of ours")],
+    ids=["unanswered", "refused", "mistaken"],
+)
+@pytest.mark.parametrize("body", [BODY, LARGE], ids=["small", "large"])
+async def test_a_delivery_that_is_never_taken_holds_up_no_other_and_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception, body: bytes
+) -> None:
+    hurry(monkeypatch)
+    monkeypatch.setattr(streams, "SPOOL_LOOK_S", 0.05)
+    log, spool = Log({"id-0": refusal}), Spool(tmp_path, logger()[0])
+    await spool.put(delivery(0, body))
+    async with log.draining(spool):
+        for n in (1, 2):  # the second one comes when nothing but the first is left
+            await spool.put(delivery(n, body))
+            await log.knows(*range(1, n + 1))
+            assert not spool.waits
+        assert segments.held_bytes(tmp_path) > len(body)
+        log.refused.clear()
+        await log.knows(0, 1, 2)
+        await is_empty(tmp_path)
+
+
+async def test_a_file_that_cannot_be_taken_is_named_and_holds_up_no_other(tmp_path: Path) -> None:
+    written_log, written = logger()
+    log, spool = Log(), Spool(tmp_path, written_log)
+    (tmp_path / f"0{segments.SUFFIX}").write_bytes(b"not ours")
+    folder = tmp_path / f"00000000-0000-0000-0000-000000000000{segments.SUFFIX}"
+    folder.mkdir()
+    left = Segment.new(tmp_path)
+    left.append([pack(delivery(1))])
+    left.close()
+    async with log.draining(spool):
+        await log.knows(1)
+    for name in (f"0{segments.SUFFIX}", folder.name):
+        assert f'"file": "{name}"' in written.getvalue()
+
+
+class Disk:
+    """What becomes of the calls to the disk, by their names: each raises EIO while it is in `broken`."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *names: str) -> None:
+        self.broken: set[str] = set()
+        for name in names:
+            patch.setattr(os, name, partial(self._call, name, getattr(os, name)))
+
+    def _call(self, name: str, really: Callable[..., object], *args: object) -> object:
+        if name in self.broken:
+            raise OSError(errno.EIO, "Input/output error")
+        return really(*args)
+
+
+@pytest.mark.parametrize("broken", [{"fsync"}, {"fsync", "ftruncate"}, {"write"}, {"write", "open"}])
+async def test_after_a_failed_sync_all_that_was_acknowledged_is_stored_and_more_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: set[str]
+) -> None:
+    log, spool = Log(), Spool(tmp_path, logger()[0])
+    disk = Disk(monkeypatch, "fsync", "ftruncate", "write", "open")
+    await spool.put(delivery(0))
+    disk.broken = broken
+    for _ in range(3):
+        with pytest.raises(SpoolFull, match="Input/output error"):
+            await spool.put(delivery(1))
+    assert len(os.listdir(tmp_path)) == 1
+    disk.broken = set()
+    await spool.put(delivery(2))
+    async with log.draining(spool):
+        await is_empty(tmp_path)
+    # What was not acknowledged may be stored, too.
+    assert {"id-0", "id-2"} <= set(log.known)
+
+
+async def test_a_drained_segment_that_cannot_be_removed_is_not_stored_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "SPOOL_LOOK_S", 0.01)
+    log, spool = Log(), Spool(tmp_path, logger()[0])
+    disk = Disk(monkeypatch, "unlink")
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: os.unlink(path))
+    await spool.put(delivery(0))
+    disk.broken = {"unlink"}
+    async with log.draining(spool):
+        await log.knows(0)
+        await spool.put(delivery(1))
+        await log.knows(0, 1)
+        disk.broken = set()
+        await is_empty(tmp_path)
+        await log.knows(0, 1)
+
+
+async def test_a_file_has_an_end_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "SPOOL_SEGMENT_BYTES", 3 * pack(delivery(0)).count)
+    log, spool = Log(), Spool(tmp_path, logger()[0])
+    for n in range(8):
+        await spool.put(delivery(n))
+    assert len(os.listdir(tmp_path)) == 3
+    async with log.draining(spool):
+        await log.knows(*range(8))
+        await is_empty(tmp_path)
+
+
+async def test_a_spool_is_full_exactly_at_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "SPOOL_BYTES_MAX", 3 * pack(delivery(0)).count)
+    spool = Spool(tmp_path, logger()[0])
+    ends = await asyncio.gather(*(spool.put(delivery(n)) for n in range(5)), return_exceptions=True)
+    assert [type(end) for end in ends] == [type(None)] * 3 + [SpoolFull] * 2
+    assert segments.held_bytes(tmp_path) == streams.SPOOL_BYTES_MAX
+
+
+async def test_a_folder_that_can_be_none_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file", tmp_path / "file" / "spool"):
+        with pytest.raises(BadSettings, match=f"ODOOOPS_SPOOL_DIR is {folder}: "):
+            Spool(folder, logger()[0])
+
+
+async def test_a_disk_that_fails_at_the_start_is_named_and_takes_what_comes_when_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch, "fsync")
+    disk.broken = {"fsync"}
+    log, written = logger()
+    spool = Spool(tmp_path / "spool", log)
+    assert '"event": "the spool cannot be written"' in written.getvalue()
+    disk.broken = set()
+    await spool.put(delivery(1))
+    assert segments.held_bytes(tmp_path / "spool") > 0
 
 
 def store_in(broker: Broker) -> bus.Store:
