@@ -228,7 +228,8 @@ class Segment:
 
     def close(self) -> None:
         """Let go of it: another process may drain it."""
-        os.close(self._descriptor)
+        with suppress(OSError):  # then it is closed as well
+            os.close(self._descriptor)
 
 
 def make_folder(folder: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -355,6 +358,100 @@ async def test_a_spool_is_full_exactly_at_its_size(tmp_path: Path, monkeypatch: 
     ends = await asyncio.gather(*(spool.put(delivery(n)) for n in range(5)), return_exceptions=True)
     assert [type(end) for end in ends] == [type(None)] * 3 + [SpoolFull] * 2
     assert segments.held_bytes(tmp_path) == streams.SPOOL_BYTES_MAX
+
+
+class Died(OSError):
+    """This process is no more: whatever it still asks of the disk, it does not get."""
+
+
+class Mortal:
+    """The disk of a process that dies instead of its `last`-th call that changes something."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path, last: int) -> None:
+        self.calls = 0
+        self.died = asyncio.Event()
+        self._folder = folder
+        self._last = last
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(2)
+        self._loop.set_default_executor(self._threads)
+        self._open: dict[int, Path] = {}
+        self._names: set[Path] = set()
+        """Those that a loss of power leaves."""
+        self._sizes: dict[Path, int] = {}
+        """What it leaves of each."""
+        for name in ("open", "write", "fsync", "ftruncate", "rename", "unlink", "close"):
+            patch.setattr(os, name, partial(self._call, name, getattr(os, name)))
+        patch.setattr(Path, "unlink", lambda path, missing_ok=False: os.unlink(path))
+
+    def _call(self, name: str, really: Callable[..., Any], *args: Any) -> Any:
+        if Path(sys._getframe(1).f_code.co_filename).name not in ("segments.py", Path(__file__).name):
+            return really(*args)
+        self.calls += 1
+        if self.calls >= self._last:
+            self._loop.call_soon_threadsafe(self.died.set)
+            raise Died
+        done = really(*args)
+        if name == "open":
+            self._open[done] = Path(args[0])
+        elif name == "close":
+            del self._open[args[0]]
+        elif name == "fsync" and self._open[args[0]] == self._folder:
+            self._names = set(self._folder.iterdir())
+        elif name == "fsync":
+            self._sizes[self._open[args[0]]] = os.fstat(args[0]).st_size
+        return done
+
+    def bury(self, patch: pytest.MonkeyPatch, *, power_lost: bool) -> None:
+        """What the system does with what a process leaves."""
+        self._threads.shutdown()  # which die with it
+        self._loop.set_default_executor(ThreadPoolExecutor(2))
+        patch.undo()
+        for descriptor in self._open:
+            os.close(descriptor)
+        for path in self._folder.iterdir() if power_lost else ():
+            if path in self._names:
+                os.truncate(path, min(path.stat().st_size, self._sizes.get(path, 0)))
+            else:
+                path.unlink()
+
+
+@pytest.mark.parametrize("power_lost", [False, True], ids=["killed", "power lost"])
+async def test_a_death_between_any_two_calls_costs_nothing_that_was_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, power_lost: bool
+) -> None:
+    monkeypatch.setattr(streams, "SPOOL_SEGMENT_BYTES", 2 * pack(delivery(0)).count)
+    died = True
+    last = 0
+    while died:
+        last += 1
+        folder = tmp_path / str(last)
+        folder.mkdir()
+        log, acknowledged = Log(), set[str]()
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Mortal(patch, folder, last)
+            spool = Spool(folder, logger()[0])
+            for n in range(3):
+                with suppress(SpoolFull):
+                    await spool.put(delivery(n))
+                    acknowledged.add(f"id-{n}")
+            async with log.draining(spool):
+                ended = asyncio.create_task(is_empty(folder)), asyncio.create_task(disk.died.wait())
+                await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+            for each in ended:
+                each.cancel()
+            died = disk.died.is_set()
+            disk.bury(patch, power_lost=power_lost)
+        async with log.draining(Spool(folder, logger()[0])):
+            await eventually(partial(nothing_waits, folder))
+        assert acknowledged <= set(log.known)
+        assert len(acknowledged) == 3 or died
+    assert last > 30, "not all calls are seen"
+
+
+async def nothing_waits(folder: Path) -> bool:
+    """Whether all but what was torn has been drained."""
+    return not list(folder.glob(f"*{segments.SUFFIX}"))
 
 
 async def test_a_folder_that_can_be_none_is_a_wrong_setting(tmp_path: Path) -> None:
