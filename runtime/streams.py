@@ -60,6 +60,8 @@ ALONE_COUNT_MAX = 8
 GROUP_COUNT_MIN = 8
 """Fewer are sooner stored alone (measured at 4 to 256 connections)."""
 GROUP_BYTES_MAX = 4 * 1024 * 1024
+BATCH_LATE_S = 0.5
+"""So long the others wait for the answer to a batch, of which some are lost: that of a leader that stepped down."""
 
 # The spool, where deliveries wait for a broker that is away.
 SPOOL_BYTES_MAX = 1_000_000_000
