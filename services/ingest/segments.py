@@ -7,6 +7,7 @@ be believed, the next one can be looked for. The frame's own checksum says wheth
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -144,6 +145,8 @@ class Segment:
         After a sync that failed nobody knows what the disk has; what stands before has been synced by an earlier one.
         """
         try:
+            if os.fstat(self._descriptor).st_nlink == 0:
+                raise FileNotFoundError(errno.ENOENT, "somebody has deleted this file of the spool")
             for each in deliveries:
                 for piece in (each.framed(self._key), each.body):
                     left = memoryview(piece)
@@ -255,7 +258,7 @@ def held_bytes(folder: Path, *suffixes: str) -> int:
     Raises OSError.
     """
     total = 0
-    with os.scandir(folder) as entries:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(suffixes or (SUFFIX, DAMAGED)):
                 with suppress(FileNotFoundError):  # drained meanwhile

@@ -59,6 +59,8 @@ class Spool:
         self._seldom = Seldom(log)
         self._segment: Segment | None = None
         """The one that is being written."""
+        self._ended: list[Segment] = []
+        """Those into which a write failed: nobody knows what is behind their end, nothing more goes into them."""
         self._taking = threading.Lock()
         """Held while the segment is written, and while it is taken away to be drained."""
         self._puts: list[_Put] = []
@@ -131,8 +133,7 @@ class Spool:
             try:
                 segment.append(deliveries[:count])
             except BaseException:
-                # Nobody knows what is behind its end: nothing more goes into it, whoever finds it drains it.
-                segment.close() if segment.size else segment.discard()
+                self._ended.append(segment) if segment.size else segment.discard()
                 raise
             if segment.size < streams.SPOOL_SEGMENT_BYTES:
                 self._segment = segment
@@ -161,6 +162,8 @@ class Spool:
     def _next(self) -> Segment | None:
         """Ours, to which nothing more is written from now on, or one that nobody owns."""
         with self._taking:
+            if self._ended:
+                return self._ended.pop()
             ours, self._segment = self._segment, None
         if ours is not None:
             return ours
@@ -243,6 +246,8 @@ class Spool:
                     self._log.error("a damaged segment is kept", file=str(segment.set_aside()))
                 else:
                     segment.remove()
+            except FileNotFoundError:
+                return  # somebody else has deleted it
             except OSError as error:  # not let go of: who adopts it would store it all again
                 self._seldom.error("a drained segment cannot be removed", reason=str(error))
                 await asyncio.sleep(streams.SPOOL_LOOK_S)

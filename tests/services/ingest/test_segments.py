@@ -56,14 +56,9 @@ def contents(segment: Segment) -> list[Delivery | Damage]:
 
 def read(data: bytes) -> list[Delivery | Damage]:
     """What a segment of these bytes holds."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"{NAME}{segments.SUFFIX}")
-        path.write_bytes(data)
-        segment = Segment.adopt(path)
-        assert segment is not None
-        found = contents(segment)
-        segment.close()
-        return found
+    with tempfile.TemporaryFile(buffering=0) as file:
+        file.write(data)
+        return contents(Segment(Path(f"{NAME}{segments.SUFFIX}"), file.fileno()))
 
 
 bodies = st.lists(st.binary(max_size=200) | st.just(KEY * 5), max_size=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -195,7 +196,10 @@ async def test_a_full_spool_sends_senders_away_and_takes_more_when_there_is_room
         assert await identities(broker) == ["two"]
 
 
-async def test_what_a_full_log_does_not_take_waits_until_it_has_room(broker: Broker, tmp_path: Path) -> None:
+async def test_what_a_full_log_does_not_take_waits_until_it_has_room(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "SPOOL_LOOK_S", 0.05)
     async with open_door(broker.url, broker.js, spool_dir=tmp_path) as door:
         info = await broker.js.stream_info(streams.DELIVERIES)
         await broker.js.update_stream(info.config, max_bytes=10)
@@ -337,6 +341,18 @@ async def test_a_drained_segment_that_cannot_be_removed_is_not_stored_again_and_
         disk.broken = set()
         await is_empty(tmp_path)
         await log.knows(0, 1)
+
+
+async def test_who_deletes_the_folder_costs_nothing_as_long_as_the_process_lives(tmp_path: Path) -> None:
+    log, spool = Log(), Spool(tmp_path / "spool", logger()[0])
+    await spool.put(delivery(0))
+    shutil.rmtree(tmp_path / "spool")
+    with pytest.raises(SpoolFull, match="somebody has deleted"):
+        await spool.put(delivery(1))
+    await spool.put(delivery(2))
+    assert segments.held_bytes(tmp_path / "spool") == pack(delivery(2)).count
+    async with log.draining(spool):
+        await log.knows(0, 2)
 
 
 async def test_a_file_has_an_end_and_the_next_one_goes_on(
