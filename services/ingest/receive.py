@@ -199,9 +199,11 @@ class Receiver:
         """Where it stands in the log; None where it is in the spool."""
         if self.spool is None:
             return await self._into_log(delivery, answer_s_max)
-        if not self.spool.waits:
+        if self.spool.asks():
             with suppress(Refused):
-                return await self._into_log(delivery, answer_s_max)
+                ack = await self._into_log(delivery, answer_s_max)
+                self.spool.waits = False
+                return ack
         try:
             await self.spool.put(delivery)
         except SpoolFull as error:

@@ -54,6 +54,8 @@ class Spool:
     def __init__(self, folder: Path, log: Any) -> None:
         self.waits = False
         """Whether the broker was away when it was last asked: then nobody else waits for it in vain."""
+        self._asks_at = 0.0
+        """When one asks it again, on the loop's clock, though it was away."""
         self._folder = folder
         self._log = log
         self._seldom = Seldom(log)
@@ -83,6 +85,17 @@ class Spool:
         except OSError as error:  # a disk that fails now keeps no delivery away that the broker takes
             self._log.error("the spool cannot be written", folder=str(self._folder), reason=str(error))
 
+    def asks(self) -> bool:
+        """Whether a delivery that comes now is to be offered to the broker.
+
+        While it is away one is, now and then: what is drained may be just what it does not take.
+        """
+        now = asyncio.get_running_loop().time()
+        if self.waits and now < self._asks_at:
+            return False
+        self._asks_at = now + streams.SPOOL_ASK_S
+        return True
+
     async def put(self, delivery: Delivery) -> None:
         """Write and sync a delivery. Raises SpoolFull."""
         put = _Put(segments.pack(delivery), asyncio.get_running_loop().create_future())
@@ -90,6 +103,8 @@ class Spool:
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
         # Before it is written: once it is, it may be stored, and the broker be known to be back, before we hear of it.
+        if not self.waits:
+            self._asks_at = asyncio.get_running_loop().time() + streams.SPOOL_ASK_S
         self.waits = True
         try:
             await put.written

@@ -276,6 +276,25 @@ async def test_a_delivery_that_is_never_taken_holds_up_no_other_and_is_kept(
         await is_empty(tmp_path)
 
 
+async def test_a_spool_full_of_what_is_never_taken_holds_nothing_up_at_the_door(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "SPOOL_DRAIN_COUNT", 1)
+    refusing = Log({"id-0": bus.LogFull("too large")})
+    async with open_door(broker.url, broker.js) as door:
+        spool = door.receiver.spool = Spool(tmp_path, logger()[0])
+        await spool.put(delivery(0))
+        async with refusing.draining(spool):
+            await spooled(door, "one")
+            monkeypatch.setattr(streams, "SPOOL_ASK_S", 0.0)
+            spool.waits = False
+            await spool.put(delivery(1))
+            assert spool.waits
+            for n in range(3):
+                assert "seq" in (await door.post(delivery=f"d-{n}")).json()
+            assert not spool.waits
+
+
 async def test_a_file_that_cannot_be_taken_is_named_and_holds_up_no_other(tmp_path: Path) -> None:
     written_log, written = logger()
     log, spool = Log(), Spool(tmp_path, written_log)
