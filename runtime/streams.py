@@ -70,6 +70,8 @@ SPOOL_SEGMENT_BYTES = 8_000_000
 """From here on a file of it takes no more. What a crash leaves half drained is stored once more as a whole: little."""
 SPOOL_DRAIN_COUNT = 128
 """Deliveries stored at the same time when the broker is back, beside those that come meanwhile."""
+SPOOL_FILES_AWAY = 8
+"""Files that are drained at once while the broker is away: more would only be opened for nothing."""
 SPOOL_ASK_S = 15.0
 """How often one delivery is offered to a broker that is away, whatever the spool finds out by what it stores."""
 SPOOL_LOOK_S = 5.0

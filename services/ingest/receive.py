@@ -202,7 +202,7 @@ class Receiver:
         if self.spool.asks():
             with suppress(Refused):
                 ack = await self._into_log(delivery, answer_s_max)
-                self.spool.waits = False
+                self.spool.stored()
                 return ack
         try:
             await self.spool.put(delivery)

@@ -68,6 +68,8 @@ class Spool:
         self._puts: list[_Put] = []
         self._writing: asyncio.Task[None] | None = None
         self._something = asyncio.Event()
+        self._files = 0
+        """Those that are being drained."""
         self._slots = asyncio.Semaphore(streams.SPOOL_DRAIN_COUNT)
         """One for each delivery that is to be stored now, however often it is tried."""
         self._large = asyncio.Semaphore(streams.LARGE_BODIES_AT_ONCE)
@@ -95,6 +97,12 @@ class Spool:
             return False
         self._asks_at = now + streams.SPOOL_ASK_S
         return True
+
+    def stored(self) -> None:
+        """The broker has taken something."""
+        if self.waits:
+            self.waits = False
+            self._something.set()
 
     async def put(self, delivery: Delivery) -> None:
         """Write and sync a delivery. Raises SpoolFull."""
@@ -165,7 +173,9 @@ class Spool:
         async with asyncio.TaskGroup() as draining:
             while True:
                 self._something.clear()
-                while (segment := await asyncio.to_thread(self._next)) is not None:
+                while not (self.waits and self._files >= streams.SPOOL_FILES_AWAY):
+                    if (segment := await asyncio.to_thread(self._next)) is None:
+                        break
                     # One after the other is read; its last deliveries may still be tried while the next one is.
                     read = asyncio.Event()
                     draining.create_task(self._drain(segment, store, read))
@@ -198,6 +208,7 @@ class Spool:
     async def _drain(self, segment: Segment, store: bus.Store, read: asyncio.Event) -> None:
         """Store what is in `segment`, and end it; `read` is set when its last delivery has its turn."""
         damages: list[Damage] = []
+        self._files += 1
 
         def damaged(damage: Damage) -> None:
             damages.append(damage)
@@ -223,6 +234,7 @@ class Spool:
                 read.set()
             await self._done(segment, damaged=bool(damages))
         finally:
+            self._files -= 1
             segment.close()
 
     async def _stored(
@@ -249,7 +261,7 @@ class Spool:
             reason = f"{type(error).__name__}: {error}"
             self._seldom.error("not stored from the spool", source=delivery.source, reason=reason)
             return streams.SPOOL_LOOK_S
-        self.waits = False
+        self.stored()
         DRAINED.inc()
         return None
 

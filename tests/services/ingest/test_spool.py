@@ -223,9 +223,11 @@ class Log:
 
     refused: dict[str, Exception] = field(default_factory=dict)
     known: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
 
     async def store(self, each: Delivery, wait_s: float) -> Ack:
         await asyncio.sleep(0)
+        self.asked.add(each.identity)
         if (error := self.refused.get(each.identity)) is not None:
             raise error
         self.known.append(each.identity)
@@ -241,6 +243,9 @@ class Log:
             task.cancel()
             await asyncio.wait({task})
         assert task.cancelled()
+
+    async def was_asked(self, n: int) -> bool:
+        return f"id-{n}" in self.asked
 
     async def knows(self, *ids: int) -> None:
         """Wait for exactly these."""
@@ -273,6 +278,24 @@ async def test_a_delivery_that_is_never_taken_holds_up_no_other_and_is_kept(
         assert segments.held_bytes(tmp_path) > len(body)
         log.refused.clear()
         await log.knows(0, 1, 2)
+        await is_empty(tmp_path)
+
+
+async def test_an_outage_opens_few_files_however_long_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "RECONNECT_WAIT_S", 0.01)
+    away = bus.BrokerAway("no answer")
+    log, spool = Log({f"id-{n}": away for n in range(MANY)}), Spool(tmp_path, logger()[0])
+    async with log.draining(spool):
+        for n in range(streams.SPOOL_FILES_AWAY):
+            await spool.put(delivery(n))
+            await eventually(partial(log.was_asked, n))
+        for n in range(streams.SPOOL_FILES_AWAY, MANY):
+            await spool.put(delivery(n))
+        assert len(os.listdir(tmp_path)) == streams.SPOOL_FILES_AWAY + 1
+        log.refused.clear()
+        await log.knows(*range(MANY))
         await is_empty(tmp_path)
 
 
