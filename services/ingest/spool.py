@@ -80,8 +80,10 @@ class Spool:
     def _try_the_folder(self) -> None:
         try:
             segment = self._new_segment()
-            segment.remove()
-            segment.close()
+            try:
+                segment.remove()
+            finally:
+                segment.close()
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise BadSettings(f"ODOOOPS_SPOOL_DIR is {self._folder}: {error.strerror}") from None
         except OSError as error:  # a disk that fails now keeps no delivery away that the broker takes
