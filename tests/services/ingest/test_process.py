@@ -156,7 +156,7 @@ async def test_it_serves_and_stops(broker: Broker, tmp_path: Path) -> None:
         running.process.signal(signal.SIGTERM)
         assert await running.stopped() == 0
         events = [json.loads(line)["event"] for line in running.process.said().splitlines()]
-        # The repository's own SSOT declares more sources than this test has secrets for; settings are told when found.
+        # The repository's own SSOT declares more sources than this test has secrets for, and it has no spool.
         told = [event for event in events if event not in ("source closed", "settings")]
         assert told == ["starting", "listening", "stopped"]
 
