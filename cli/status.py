@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections import Counter as Tally
 from dataclasses import asdict
@@ -53,7 +54,7 @@ WAITING = {"parked": "odooops parked list", "conflict": "odooops deliveries list
 CLOSED = "odooops_ingest_closed"
 REQUESTS = "odooops_ingest_requests_total"
 SPOOL = "odooops_ingest_spool_bytes"
-DAMAGES = "odooops_ingest_spool_damages_total"
+DAMAGED = "odooops_ingest_spool_damaged_bytes"
 """Metrics of ingest: services.ingest.receive and spool."""
 
 
@@ -139,17 +140,22 @@ async def _services(known: State | None, report: Report) -> None:
 
 
 async def spooled(host: str, port: int, report: Report) -> None:
-    """What waits on the disk of the ingest at this ops port for a broker that is away."""
-    held, damages = [await ports.metrics_at(host, port, name) for name in (SPOOL, DAMAGES)]
-    if held is None or damages is None:
+    """What waits on the disk of the ingest at this ops port until the broker takes it."""
+    found = [await ports.metrics_at(host, port, name) for name in (SPOOL, DAMAGED)]
+    if None in found:
         return  # that ingest does not answer was said already
-    waiting, damaged = (int(sum(value for _, value in found)) for found in (held, damages))
-    report.facts["spool"] = {"bytes": waiting, "damages": damaged}
+    waiting, damaged = (sum(value for _, value in values or ()) for values in found)
+    if math.isnan(waiting + damaged):
+        report.facts["spool"] = None
+        report.add("spool", "unknown", "ingest cannot read its folder: its log says why")
+        return
+    report.facts["spool"] = {"bytes": int(waiting), "damaged_bytes": int(damaged)}
     if damaged:
-        report.add("spool", "bad", f"{damaged} parts of it cannot be read: ingest's log names the files")
-    elif waiting:
-        share = waiting / streams.SPOOL_BYTES_MAX
-        size = f"{waiting:,} bytes of deliveries wait for the broker, {share:.0%} of its room"
+        sentence = f"files *.damaged of {damaged:,.0f} bytes: a part of each could not be read"
+        report.add("spool", "bad", f"{sentence}, see docs/runbooks/spool.md")
+    if waiting:
+        share = (waiting + damaged) / streams.SPOOL_BYTES_MAX
+        size = f"{waiting:,.0f} bytes of deliveries wait to get into the log, {share:.0%} of its room"
         report.add("spool", "bad" if share >= STREAM_BAD_FRACTION else "warning", size)
 
 

@@ -140,6 +140,10 @@ class _Client(Client):
 
     async def _attempt_reconnect(self) -> None:
         self._cut()
+        # No answer comes on another connection: whoever waits for one may ask again now.
+        for waiting in list(self._resp_map.values()):
+            if not waiting.done():
+                waiting.set_exception(nats.errors.TimeoutError())
         await super()._attempt_reconnect()
 
     async def close(self) -> None:

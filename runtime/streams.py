@@ -60,12 +60,20 @@ ALONE_COUNT_MAX = 8
 GROUP_COUNT_MIN = 8
 """Fewer are sooner stored alone (measured at 4 to 256 connections)."""
 GROUP_BYTES_MAX = 4 * 1024 * 1024
+BATCH_LATE_S = 0.5
+"""So long the others wait for the answer to a batch, of which some are lost: that of a leader that stepped down."""
 
 # The spool, where deliveries wait for a broker that is away.
 SPOOL_BYTES_MAX = 1_000_000_000
 """Of all segments in a folder. When they are full, senders are told to come again."""
+SPOOL_SEGMENT_BYTES = 8_000_000
+"""From here on a file of it takes no more. What a crash leaves half drained is stored once more as a whole: little."""
 SPOOL_DRAIN_COUNT = 128
 """Deliveries stored at the same time when the broker is back, beside those that come meanwhile."""
+SPOOL_FILES_AWAY = 8
+"""Files that are drained at once while the broker is away: more would only be opened for nothing."""
+SPOOL_ASK_S = 15.0
+"""How often one delivery is offered to a broker that is away, whatever the spool finds out by what it stores."""
 SPOOL_LOOK_S = 5.0
 """How often the folder is searched for segments of processes that are no more."""
 

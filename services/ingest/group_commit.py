@@ -3,7 +3,7 @@
 The broker syncs a message that comes alone once, and a whole batch once; but it makes and removes a folder for each
 batch, which so costs as much as some 8 messages (nats-server 2.15, measured). Nobody chooses a batch's size and
 nothing waits for a clock: a batch is what has come while the one before was on its way, so the busier the door, the
-less a delivery costs.
+less a delivery costs. Only where an answer is late, the next batch goes without it: it may be lost.
 """
 
 from __future__ import annotations
@@ -82,6 +82,9 @@ class GroupCommit:
         """Messages that go alone."""
         self._queue: deque[_Waiting] = deque()
         self._committing: asyncio.Task[None] | None = None
+        """A batch that the others wait for."""
+        self._late: asyncio.Task[None] | None = None
+        """One that they wait for no more: its answer is late, perhaps lost."""
 
     async def store(self, message: Message) -> Ack:
         """Store one message: where it stands, once it is fsynced. Raises what `alone` raises."""
@@ -129,6 +132,8 @@ class GroupCommit:
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
         acks: Sequence[Ack | None] = [None] * len(batch)
+        task = asyncio.current_task()
+        late = asyncio.get_running_loop().call_later(streams.BATCH_LATE_S, self._pass_by, task)
         try:
             last = await self._together([waiting.message for waiting in batch])
             BATCHED.observe(len(batch))
@@ -137,9 +142,19 @@ class GroupCommit:
         except (BatchRefused, BrokerAway, nats.errors.Error, OSError):
             REFUSED.inc()
         finally:
-            self._committing = None
+            late.cancel()
+            if self._late is task:
+                self._late = None
+            else:
+                self._committing = None
             for waiting, ack in zip(batch, acks, strict=True):
                 _tell(waiting, ack)
+            self._go_on()
+
+    def _pass_by(self, batch: asyncio.Task[None] | None) -> None:
+        """Let the others go on without it; but by one at a time, for it may be the broker that is slow."""
+        if self._late is None:
+            self._late, self._committing = batch, None
             self._go_on()
 
 

@@ -11,6 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -196,24 +197,32 @@ class Receiver:
 
     async def _store(self, delivery: Delivery, answer_s_max: float | None) -> bus.Ack | None:
         """Where it stands in the log; None where it is in the spool."""
+        if self.spool is None:
+            return await self._into_log(delivery, answer_s_max)
+        if self.spool.asks():
+            with suppress(Refused):
+                ack = await self._into_log(delivery, answer_s_max)
+                self.spool.stored()
+                return ack
+        try:
+            await self.spool.put(delivery)
+        except SpoolFull as error:
+            self._seldom.error("the spool is full", reason=str(error))
+            sentence = "the log takes nothing and the spool is full, send it again"
+            raise Refused(503, "spool_full", sentence) from None
+        return None
+
+    async def _into_log(self, delivery: Delivery, answer_s_max: float | None) -> bus.Ack:
         try:
             if self.store is None:
                 raise bus.BrokerAway("the broker has not been reached yet")
-            if self.spool is None or not self.spool.waits:
-                return await self.store(delivery, answer_s_max or streams.ACCEPT_S_MAX)
+            return await self.store(delivery, answer_s_max or streams.ACCEPT_S_MAX)
         except bus.LogFull as error:
             self._seldom.error("the log is full", reason=str(error))
             raise Refused(503, "log_full", "the log takes no more deliveries, send it again later") from None
         except (bus.BrokerAway, nats.errors.Error, OSError) as error:
             self._seldom.warning("not stored", reason=str(error) or type(error).__name__)
-        if self.spool is None:
-            raise Refused(503, "broker_away", "the log did not acknowledge in time, send it again")
-        try:
-            await self.spool.put(delivery)
-        except SpoolFull as error:
-            self._seldom.error("the spool is full", reason=str(error))
-            raise Refused(503, "spool_full", "the log is away and the spool is full, send it again") from None
-        return None
+            raise Refused(503, "broker_away", "the log did not acknowledge in time, send it again") from None
 
     def _nothing_at(self, path: str) -> Refused:
         if not _ENDPOINT.fullmatch(path):

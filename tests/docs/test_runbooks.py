@@ -226,6 +226,10 @@ async def server_lost(broker: Broker, engine: AsyncEngine, folder: Path) -> None
     assert len(GOOD) == await count(engine, "deliveries")
 
 
+async def spool(broker: Broker, engine: AsyncEngine, _: Path) -> None:
+    await follow("spool", {})
+
+
 SCENES: dict[str, Callable[[Broker, AsyncEngine, Path], Awaitable[None]]] = {
     "poison-delivery": poison,
     "lost-webhooks": lost,
@@ -233,6 +237,7 @@ SCENES: dict[str, Callable[[Broker, AsyncEngine, Path], Awaitable[None]]] = {
     "leaked-secret": leaked,
     "request-to-erase": erase,
     "full-stream": full,
+    "spool": spool,
     "lost-server": server_lost,
 }
 

@@ -41,6 +41,26 @@ async def test_who_is_cancelled_as_the_answer_comes_is_cancelled(broker: Broker)
         await asking
 
 
+async def test_who_waits_for_an_answer_on_a_connection_that_is_lost_may_ask_again_at_once(
+    broker: Broker,
+) -> None:
+    asked, unanswered = asyncio.Event(), 60.0
+
+    async def hear(_: Msg) -> None:
+        asked.set()
+
+    await broker.nc.subscribe("a.question", cb=hear)
+    async with await bus.connect(broker.url("operator"), "operator") as asker:
+        asking = asyncio.create_task(asker.request("a.question", timeout=unanswered))
+        async with asyncio.timeout(SOON_S):
+            await asked.wait()
+            asker._transport._io_writer.transport.abort()  # type: ignore[union-attr]  # as when the wire is cut
+            with pytest.raises(nats.errors.TimeoutError):
+                await asking
+            ack = await asker.jetstream().publish("deliveries.test.kind", b"{}")
+    assert ack.seq == 1
+
+
 @pytest.mark.parametrize(
     "headers",
     [

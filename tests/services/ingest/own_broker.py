@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -47,7 +48,9 @@ class OwnBroker:
 
     def pause(self) -> None:
         """It keeps its connections and says nothing."""
-        self._signal(signal.SIGSTOP)
+        pid = self._signal(signal.SIGSTOP)
+        # Until then it still answers: for some milliseconds, on a busy machine.
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
@@ -69,9 +72,10 @@ class OwnBroker:
         finally:
             await asyncio.wait_for(nc.close(), STOP_S_MAX)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
+        return self._process.pid
 
 
 @contextmanager

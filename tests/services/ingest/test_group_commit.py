@@ -193,6 +193,42 @@ async def test_no_batch_is_sent_of_which_nobody_waits_for_anything() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_batch_whose_answer_is_lost_holds_up_no_other_and_one_at_a_time_is_passed_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "BATCH_LATE_S", 0.01)
+    count = streams.ALONE_COUNT_MAX + streams.GROUP_COUNT_MIN
+    given_up, sent = asyncio.Event(), list[int]()
+
+    async def alone(one: Message) -> Ack:
+        await asyncio.sleep(0)
+        return 1, False
+
+    async def together(messages: Sequence[Message]) -> int:
+        sent.append(len(messages))
+        if len(sent) in (1, 3):
+            await given_up.wait()
+            raise BrokerAway("no answer came")
+        return len(messages)
+
+    def ask(mark: str) -> asyncio.Task[list[Ack]]:
+        return asyncio.create_task(asyncio.wait_for(many(mark), SOON_S))
+
+    async def many(mark: str) -> list[Ack]:
+        return await asyncio.gather(*(group.store(message(f"{mark}-{n}")) for n in range(count)))
+
+    group = GroupCommit(alone, together)
+    lost = ask("lost")
+    await asyncio.sleep(0)
+    await ask("passes")
+    also_lost, waits = ask("also-lost"), ask("waits")
+    assert (await asyncio.wait({lost, also_lost, waits}, timeout=0.1))[0] == set()
+    assert len(sent) == 3
+    given_up.set()
+    await asyncio.gather(lost, also_lost, waits)
+
+
+@pytest.mark.anyio
 async def test_many_requests_at_once_are_each_answered_with_their_own_sequence(door: Door) -> None:
     before = {name: REGISTRY.get_sample_value(name) or 0 for name in (BATCHES, REFUSALS)}
     answers = await asyncio.gather(*(door.post(delivery=f"d-{n}") for n in range(100)))
