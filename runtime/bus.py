@@ -182,7 +182,7 @@ async def connect(
 
     async def report(error: Exception | None = None) -> None:
         if on_lost is not None:
-            await on_lost(str(error) if error else "disconnected")
+            await on_lost((str(error) or type(error).__name__) if error else "disconnected")
 
     async def closed() -> None:
         if on_closed is not None:

@@ -26,6 +26,7 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.envelope import TRACEPARENT, Event
 from contracts.registry import UnknownEvent, decode
@@ -51,7 +52,6 @@ GRACE_S_MAX = 4.0
 DRAIN_S_MAX = 3
 STOP_S_MAX = 6.0
 """For the broker; the database's connections are closed after it, and all of it is to take 10 s at most."""
-READY_S_MAX = 2.0
 PROBLEMS_NAMED_MAX = 5
 NOTIFY = "notify"
 """The stage, as the figures of lag call it."""
@@ -235,8 +235,8 @@ class Subscriber:
     async def _consumer_problem(self) -> dict[str, str]:
         assert self._client is not None
         try:
-            async with asyncio.timeout(READY_S_MAX):
-                await self._client.jetstream().consumer_info(streams.EVENTS, streams.NOTIFIER)
+            asking = self._client.jetstream().consumer_info(streams.EVENTS, streams.NOTIFIER)
+            await process.within(process.LOOK_S_MAX, asking)
         except NotFoundError:
             gone = f"{streams.NOTIFIER} on {streams.EVENTS} is not there: provision the streams"
             return {"consumer": gone}
@@ -304,12 +304,10 @@ async def main(settings: Settings, log: structlog.stdlib.BoundLogger, stopping: 
             subscriber = Subscriber(settings.nats_for(USER), notifier, log, process.lost)
 
             async def ready() -> dict[str, str]:
-                problems = await subscriber.problems()
-                try:
-                    async with asyncio.timeout(READY_S_MAX):
-                        await memory.require_readable(engine)
-                except (SQLAlchemyError, OSError, TimeoutError) as error:
-                    problems["postgres"] = type(error).__name__
+                of_broker, of_database = await asyncio.gather(
+                    subscriber.problems(), _database_problem(engine)
+                )
+                problems = of_broker | of_database
                 if notifier.slack_problem is not None:
                     problems["slack"] = notifier.slack_problem
                 return problems
@@ -318,6 +316,14 @@ async def main(settings: Settings, log: structlog.stdlib.BoundLogger, stopping: 
                 await _run(subscriber, stopping)
     finally:
         await close_engine(engine)
+
+
+async def _database_problem(engine: AsyncEngine) -> dict[str, str]:
+    try:
+        await process.within(process.LOOK_S_MAX, memory.require_readable(engine))
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        return {"postgres": type(error).__name__}
+    return {}
 
 
 async def _run(subscriber: Subscriber, stopping: asyncio.Event) -> None:
