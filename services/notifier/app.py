@@ -188,7 +188,9 @@ class Subscriber:
         about = {
             "messaging.system": "nats",
             "messaging.operation.type": "process",
+            "messaging.operation.name": "process",
             "messaging.destination.name": streams.EVENTS,
+            "messaging.consumer.group.name": streams.NOTIFIER,
             "messaging.message.id": headers.get("ce-id", ""),
             "odooops.event": kind,
         }
