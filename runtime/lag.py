@@ -51,3 +51,32 @@ async def stored_at(js: JetStreamContext, stream: str, after_seq: int) -> dateti
         return (await within(LOOK_S_MAX, js.get_msg(stream, after_seq + 1, ">", next=True))).time
     except (nats.errors.Error, NotFoundError, APIError, OSError):
         return None
+
+
+class Taken:
+    """When what a process has taken, and not acknowledged, was stored: of the `count_max` that it took last.
+
+    What is given back may be acknowledged by another process; the consumer's floor says so, or it is pushed out by
+    newer ones, since the broker gives out no more than that many at a time.
+    """
+
+    def __init__(self, count_max: int) -> None:
+        self._count_max = count_max
+        self._stored_at: dict[int, datetime] = {}
+
+    def take(self, seq: int, stored_at: datetime) -> None:
+        """It is in hand, or comes again later."""
+        self._stored_at.pop(seq, None)
+        self._stored_at[seq] = stored_at
+        if len(self._stored_at) > self._count_max:
+            del self._stored_at[next(iter(self._stored_at))]
+
+    def acknowledge(self, seq: int) -> None:
+        """It is done with."""
+        self._stored_at.pop(seq, None)
+
+    def oldest_at(self, floor: int) -> datetime | None:
+        """Of those behind `floor`, up to which all are acknowledged; None: not known."""
+        for seq in [seq for seq in self._stored_at if seq <= floor]:
+            del self._stored_at[seq]
+        return min(self._stored_at.values(), default=None)

@@ -18,7 +18,13 @@ from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -317,6 +323,7 @@ def run(service: str, main: Callable[[Settings, Any, asyncio.Event], Coroutine[A
         sys.stderr.write(f"{service}: {error}\n")
         return 2
     log = logs.configure(service, settings.odooops_log_format)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside each that nobody asks for
     BUILD.labels(service, VERSION).set(1)
     tracing.start(service, settings, log)
 

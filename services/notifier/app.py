@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -107,8 +106,7 @@ class Subscriber:
         self._client: Client | None = None
         self._stopping = False
         self._reported: str | None = None
-        self._in_hand_since: datetime | None = None
-        """When the event that was last taken was stored."""
+        self._taken = lag.Taken(streams.NOTIFIER_MAX_ACK_PENDING)
         self._broker = NatsBroker(
             bus.servers(url),
             name=f"odooops-{USER}",
@@ -173,17 +171,18 @@ class Subscriber:
         return await self._consumer_problem()
 
     async def measure(self) -> None:
-        """How far the notifier is behind. It may not read EVENTS at will: the age is that of what it has in hand."""
+        """How far the notifier is behind. It may not read EVENTS at will: the age is that of what it has taken."""
         lag.unknown(NOTIFY)
         if self._client is not None:
             waiting = await lag.waiting(self._client.jetstream(), streams.EVENTS, streams.NOTIFIER)
             if waiting is not None:
-                lag.told(NOTIFY, waiting[0], self._in_hand_since)
+                count, floor = waiting
+                lag.told(NOTIFY, count, self._taken.oldest_at(floor))
 
     async def handle(self, message: Msg) -> None:
         """Decode, tell, and acknowledge or ask for it again: an exception here would do neither."""
         headers = message.headers or {}
-        self._in_hand_since = message.metadata.timestamp
+        self._taken.take(message.metadata.sequence.stream, message.metadata.timestamp)
         kind = headers.get("ce-type", "")
         about = {
             "messaging.system": "nats",
@@ -209,6 +208,7 @@ class Subscriber:
         try:
             if again_s is None:
                 await message.ack()
+                self._taken.acknowledge(message.metadata.sequence.stream)
             else:
                 await message.nak(delay=again_s)
         except nats.errors.Error as error:

@@ -15,7 +15,9 @@ import typer.main
 from ruamel.yaml import YAML
 
 from cli.main import app
+from services.ingest.receive import REQUESTS, Receiver
 from tests.ops.registered import SERVICES, metrics
+from tests.services.ingest.door import GITHUB
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "ops" / "prometheus"
@@ -112,6 +114,17 @@ def test_each_alert_is_tested_both_when_it_speaks_and_when_it_does_not() -> None
     names = {rule["alert"] for rule in RULES}
     assert names == {each["alertname"] for each in tests if each.get("exp_alerts")}
     assert names == {each["alertname"] for each in tests if not each.get("exp_alerts")}
+
+
+def test_answers_that_alerts_count_are_told_before_there_is_one() -> None:
+    Receiver(GITHUB, None)
+    counted = {
+        (sample.labels["status"], sample.labels["reason"])
+        for family in REQUESTS.collect()
+        for sample in family.samples
+        if sample.labels["source"] == "github"
+    }
+    assert {("200", "stored"), ("503", "broker_away"), ("503", "log_full"), ("503", "spool_full")} <= counted
 
 
 def test_every_service_is_scraped_by_the_name_that_the_alerts_go_by() -> None:
