@@ -74,6 +74,21 @@ async def test_when_a_scope_was_last_polled_with_success_is_known_by_any_poller(
     assert succeeded == told("last_success_timestamp")
 
 
+async def test_a_poller_that_starts_anew_takes_its_start_for_no_success_of_a_scope_that_fails(
+    store: Shop,
+) -> None:
+    def told() -> float | None:
+        labels = {"source": "shop", "scope": "fails"}
+        return REGISTRY.get_sample_value("odooops_poller_last_success_timestamp_seconds", labels)
+
+    store.api.routes["/things"] = apis.NOT_FOUND
+    await schedule(store, store.work(), scope("fails")).round()
+    (first,) = await store.starts()
+    assert first.started_at.timestamp() == told()
+    await schedule(store, store.work("other"), scope("fails")).round()
+    assert first.started_at.timestamp() == told()
+
+
 async def test_two_pollers_at_once_make_one_run(store: Shop) -> None:
     store.api.routes["/things"] = apis.HANGS
     pollers = [asyncio.create_task(schedule(store, store.work(f"{n}")).round()) for n in range(2)]
