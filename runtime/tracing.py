@@ -30,6 +30,8 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.re import parse_env_headers
 
+from contracts.delivery import Delivery
+from runtime import streams
 from runtime.settings import Settings
 from runtime.version import VERSION
 
@@ -181,6 +183,20 @@ def within(span: Span) -> Iterator[Span]:
         raise
     finally:
         span.end()
+
+
+def publishing(delivery: Delivery, *, parent: str | None = None) -> Span:
+    """The span of storing `delivery`, the caller's to end; without `parent` the first of its trace."""
+    about: Attributes = {
+        "messaging.system": "nats",
+        "messaging.operation.type": "send",
+        "messaging.operation.name": "publish",
+        "messaging.destination.name": streams.DELIVERIES,
+        "messaging.message.id": delivery.message_id,
+        "messaging.message.body.size": len(delivery.body),
+        "odooops.source": delivery.source,
+    }
+    return begin(f"publish {streams.DELIVERIES}", SpanKind.PRODUCER, about, parent=parent)
 
 
 def failed(span: Span, error: str) -> None:

@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanKind
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.delivery import Delivery
-from runtime import streams, tracing
+from runtime import tracing
 from runtime.bus import Ack, Store
 from services.ingest.receive import Endpoint
 
@@ -73,16 +73,8 @@ def traced_store(store: Store) -> Store:
     async def traced(delivery: Delivery, wait_s: float) -> Ack:
         if tracing.read(delivery.trace) is None:
             return await store(delivery, wait_s)
-        about: tracing.Attributes = {
-            "messaging.system": "nats",
-            "messaging.operation.type": "send",
-            "messaging.operation.name": "publish",
-            "messaging.destination.name": streams.DELIVERIES,
-            "messaging.message.id": delivery.message_id,
-            "messaging.message.body.size": len(delivery.body),
-        }
         at_the_door = tracing.here() is not None
-        span = tracing.begin(f"publish {streams.DELIVERIES}", SpanKind.PRODUCER, about, parent=delivery.trace)
+        span = tracing.publishing(delivery, parent=delivery.trace)
         try:
             seq, duplicate = await store(delivery, wait_s)
         except Exception as error:
