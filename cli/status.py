@@ -173,7 +173,7 @@ async def _doors(known: State, report: Report) -> None:
     for labels, value in requests:
         if labels["status"].startswith("2"):
             taken[labels["source"]] += int(value)
-        elif labels["source"] not in ("unknown", *report.facts["closed_sources"]):
+        elif value and labels["source"] not in ("unknown", *report.facts["closed_sources"]):
             refused.setdefault(labels["source"], Tally())[labels["reason"]] += int(value)
     report.facts["refused"] = {source: dict(reasons) for source, reasons in sorted(refused.items())}
     for source, reasons in sorted(refused.items()):

@@ -27,6 +27,7 @@ from runtime.supervisor import Child, Supervisor
 
 SERVICES = ("ingest", "projector", "notifier")
 POLLER = "poller"
+PORT_MAX = 65_535
 """Started only where there is something to poll."""
 LEVEL_SERVICE = 1
 """Above the servers, whose level is 0."""
@@ -121,7 +122,7 @@ class Start:
         self._host = loaded.odooops_host
         self._door = self._choose_door(port)
         self._port: int = self._door.getsockname()[1]
-        self._ops_ports = {service: self._hold(loaded.odooops_ops_host, 0) for service in self.services}
+        self.ops_ports = self._hold_ops_ports()
         self._secret_files: dict[str, str] = {}
         self._closed_sources: dict[str, str] = {}
         self._state: State | None = None
@@ -155,7 +156,7 @@ class Start:
             nats=nats,
             database=database,
             ops_host=_reachable(self.settings.odooops_ops_host),
-            ops_ports=self._ops_ports,
+            ops_ports=self.ops_ports,
             pids=self.supervisor.pids,
             secret_files=self._secret_files,
             closed_sources=self._closed_sources,
@@ -222,7 +223,7 @@ class Start:
         )
 
     def _service(self, name: str, own: Mapping[str, str], fds: Sequence[int] = ()) -> Child:
-        host, ops_port = _reachable(self.settings.odooops_ops_host), self._ops_ports[name]
+        host, ops_port = _reachable(self.settings.odooops_ops_host), self.ops_ports[name]
 
         async def ready() -> bool:
             return await ports.problems_at(host, ops_port) == {}
@@ -306,13 +307,17 @@ class Start:
             raise BadSettings(f"port {asked} is in use: give another by --port")
         raise BadSettings(f"ports {first} to {port} are in use: give a free one by --port")
 
-    def _hold(self, host: str, port: int) -> int:
-        holder = ports.reserve(host, port)
-        if holder is None:
-            raise BadSettings(f"port {port} is in use: give another by --port")
-        self._held.enter_context(holder)
-        chosen: int = holder.getsockname()[1]
-        return chosen
+    def _hold_ops_ports(self) -> dict[str, int]:
+        """Of each service: ODOOOPS_OPS_PORT and those behind it, so that Prometheus finds them again; else any."""
+        first, found = self.settings.odooops_ops_port, {}
+        for n, service in enumerate(self.services):
+            port = first + n if first else 0
+            holder = ports.reserve(self.settings.odooops_ops_host, port) if port <= PORT_MAX else None
+            if holder is None:
+                raise BadSettings(f"ODOOOPS_OPS_PORT is {first}: port {port}, for {service}, cannot be had")
+            self._held.enter_context(holder)
+            found[service] = holder.getsockname()[1]
+        return found
 
     def _spawned(self) -> None:
         if self._state is not None:

@@ -67,7 +67,7 @@ class Delivery:
     seq: int = 0
     """Sequence in DELIVERIES; 0 before it is stored."""
     trace: str | None = field(default=None, compare=False, repr=False)
-    """The traceparent of the request, where that was traced. It is no part of what was delivered."""
+    """The traceparent of the request or the poll, where that was traced. It is no part of what was delivered."""
 
     @property
     def name(self) -> str:

@@ -186,7 +186,7 @@ async def connect(
 
     async def report(error: Exception | None = None) -> None:
         if on_lost is not None:
-            await on_lost(str(error) if error else "disconnected")
+            await on_lost((str(error) or type(error).__name__) if error else "disconnected")
 
     async def closed() -> None:
         if on_closed is not None:
@@ -372,8 +372,12 @@ def pieces_subject(nuid: str) -> str:
 async def delivery_of(
     js: JetStreamContext, subject: str, headers: Mapping[str, str] | None, data: bytes, seq: int
 ) -> Delivery:
-    """The delivery that a message of DELIVERIES carries, its body fetched; raises UnreadableDelivery."""
-    return wire.from_message(subject, headers or {}, await body_of(js, headers, data), seq)
+    """The delivery that a message of DELIVERIES carries, its body fetched; raises UnreadableDelivery.
+
+    For who reads the log once more: it has no trace, so what comes of it goes on with none that ended long ago.
+    """
+    again = {name: value for name, value in (headers or {}).items() if name != wire.TRACEPARENT}
+    return wire.from_message(subject, again, await body_of(js, headers, data), seq)
 
 
 async def body_of(js: JetStreamContext, headers: Mapping[str, str] | None, data: bytes) -> bytes:

@@ -11,14 +11,20 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -49,6 +55,8 @@ LISTEN_S_MAX = 5.0
 LOOPBACK = "127.0.0.1"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not bound to
 
+LOOK_S_MAX = 2.0
+"""For one server to say how it is."""
 MEASURE_S_MAX = 4.0
 """For what is measured when figures are asked for. Prometheus waits for 10 s."""
 
@@ -60,10 +68,13 @@ PROBLEM = Gauge(
 EXIT_LOST = 70
 """The exit code of a process that only a restart can help."""
 
-Ready = Callable[[], Awaitable[dict[str, str]]]
+Ready = Callable[[], Coroutine[Any, Any, dict[str, str]]]
 """What is wrong, by part; empty when all is well."""
-Measure = Callable[[], Awaitable[None]]
+Measure = Callable[[], Coroutine[Any, Any, None]]
 """Sets the gauges that nothing sets by itself: first to what is not known, in case it is cut off."""
+T = TypeVar("T")
+_let_go: set[asyncio.Task[Any]] = set()
+"""What `within` no longer waits for."""
 
 
 class _Server(Server):
@@ -211,27 +222,65 @@ async def _nothing() -> None:
     return
 
 
+async def within(seconds: float, asking: Coroutine[Any, Any, T]) -> T:
+    """What `asking` returns; raises TimeoutError after `seconds`.
+
+    Unlike `asyncio.timeout` it does not wait until what it cancels has ended: the client of a database that hangs may
+    take as long again to give its connection back.
+    """
+    task = asyncio.create_task(asking)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+            _let_go.add(task)
+            task.add_done_callback(_gone)
+    if task in _let_go:
+        raise TimeoutError
+    return task.result()
+
+
+def _gone(task: asyncio.Task[Any]) -> None:
+    _let_go.discard(task)
+    if not task.cancelled():
+        task.exception()  # looked at, or Python complains of one that nobody has seen
+
+
 def ops_app(ready: Ready, measure: Measure = _nothing) -> Starlette:
     """/healthz (the loop turns), /readyz (the work can be done; 503 names what is wrong) and /metrics."""
-    measuring = asyncio.Lock()
+    measuring: asyncio.Task[None] | None = None
+
+    async def known() -> dict[str, str]:
+        try:
+            return await within(MEASURE_S_MAX, ready())
+        except TimeoutError:
+            return {"unknown": f"not known within {MEASURE_S_MAX:g} s"}
+
+    async def measured_in_time() -> None:
+        with suppress(TimeoutError):
+            await within(MEASURE_S_MAX, measure())
+
+    async def measured() -> None:
+        problems, _ = await asyncio.gather(known(), measured_in_time())
+        PROBLEM.clear()
+        for part in problems:
+            PROBLEM.labels(part).set(1)
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"ok": True})
 
     async def readyz(request: Request) -> Response:
-        problems = await ready()
+        problems = await known()
         return JSONResponse({"ok": not problems, "problems": problems}, 503 if problems else 200)
 
     async def metrics(request: Request) -> Response:
-        async with measuring:
-            problems = {"unknown": f"not known within {MEASURE_S_MAX:g} s"}
-            with suppress(TimeoutError):
-                async with asyncio.timeout(MEASURE_S_MAX):
-                    problems, _ = await asyncio.gather(ready(), measure())
-            PROBLEM.clear()
-            for part in problems:
-                PROBLEM.labels(part).set(1)
-            return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+        # Whoever asks meanwhile gets the same figures: in a queue, each would wait for all before it.
+        nonlocal measuring
+        if measuring is None or measuring.done():
+            measuring = asyncio.create_task(measured())
+        await asyncio.shield(measuring)
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(
         routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
@@ -274,6 +323,7 @@ def run(service: str, main: Callable[[Settings, Any, asyncio.Event], Coroutine[A
         sys.stderr.write(f"{service}: {error}\n")
         return 2
     log = logs.configure(service, settings.odooops_log_format)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside each that nobody asks for
     BUILD.labels(service, VERSION).set(1)
     tracing.start(service, settings, log)
 

@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     otel_exporter_otlp_endpoint: str | None = None
     """Whether traces are sent. The rest of OpenTelemetry's variables is read by its own libraries."""
     otel_exporter_otlp_traces_endpoint: str | None = None
+    otel_exporter_otlp_headers: SecretStr | None = None
+    otel_traces_exporter: str = "otlp"
     otel_sdk_disabled: bool = False
 
     nats_url: SecretStr | None = None

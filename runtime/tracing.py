@@ -6,11 +6,14 @@ goes on with that trace; one that carries none makes no span. Without an endpoin
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.trace import (
@@ -25,12 +28,18 @@ from opentelemetry.trace import (
     TraceFlags,
     Tracer,
 )
+from opentelemetry.util.re import parse_env_headers
 
+from contracts.delivery import Delivery
+from runtime import streams
 from runtime.settings import Settings
 from runtime.version import VERSION
 
 STOP_S_MAX = 1.0
 """For the last spans of a process. It comes on top of what the requests in hand may take, all within 10 s."""
+SAID_EVERY_S = 60.0
+"""A collector that is away is told of each few seconds by the library that sends."""
+REASON_CHARS_MAX = 300
 SCOPE = "odooops"
 
 Attributes = Mapping[str, str | int]
@@ -41,26 +50,68 @@ _stop: Any = None
 
 
 def start(service: str, settings: Settings, log: Any) -> None:
-    """Send the spans of this process from now on, if the settings name an endpoint."""
+    """Send the spans of this process from now on, if the settings name an endpoint.
+
+    Deliveries matter more than spans: what is missing or wrong is said, and the process goes on without.
+    """
     global _tracer, _stop
-    if settings.otel_sdk_disabled or not (
-        settings.otel_exporter_otlp_traces_endpoint or settings.otel_exporter_otlp_endpoint
-    ):
+    base, whole = settings.otel_exporter_otlp_endpoint, settings.otel_exporter_otlp_traces_endpoint
+    if settings.otel_sdk_disabled or settings.otel_traces_exporter == "none" or not (whole or base):
         return
+    _listen(log)
+    given = settings.otel_exporter_otlp_headers
+    about = {"service.namespace": SCOPE, "service.name": f"{SCOPE}-{service}", "service.version": VERSION}
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        endpoint = _endpoint(whole or f"{(base or '').rstrip('/')}/v1/traces")
+        headers = parse_env_headers(given.get_secret_value(), liberal=True) if given else None
+        provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint, headers=headers)))
     except ImportError:
-        # Deliveries matter more than spans.
         log.error("no traces are sent: their libraries are missing", hint="install odooops[otel]")
         return
-    about = {"service.namespace": SCOPE, "service.name": f"{SCOPE}-{service}", "service.version": VERSION}
-    provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except Exception as error:  # noqa: BLE001  # whatever its libraries say of their variables
+        log.error("no traces are sent: one of OpenTelemetry's variables is wrong", reason=str(error))
+        return
     _tracer, _stop = provider.get_tracer(SCOPE, VERSION), provider.shutdown
-    log.info("traces are sent")
+    log.info("traces are sent", to=urlsplit(endpoint).netloc.rpartition("@")[2])
+
+
+def _endpoint(url: str) -> str:
+    """`url` where spans can be sent to it; raises ValueError."""
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise ValueError("the endpoint is no http or https address, like http://collector:4318")
+    return url
+
+
+class _Seldom(logging.Handler):
+    """What OpenTelemetry's libraries say, in lines of ours: the same place in their code once in SAID_EVERY_S."""
+
+    def __init__(self, log: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+        self._again_at: dict[tuple[str, int], float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now, place = time.monotonic(), (record.name, record.lineno)
+        if now < self._again_at.get(place, now):
+            return
+        self._again_at[place] = now + SAID_EVERY_S
+        # Where headers cannot be read it quotes them, and they hold the collector's token.
+        quotes = record.name == "opentelemetry.util.re"
+        reason = (
+            "OTEL_EXPORTER_OTLP_HEADERS is not like name=value,name=value" if quotes else record.getMessage()
+        )
+        self._log.warning("trouble with traces", reason=reason[:REASON_CHARS_MAX])
+
+
+def _listen(log: Any) -> None:
+    theirs = logging.getLogger("opentelemetry")
+    theirs.handlers, theirs.propagate = [_Seldom(log)], False
 
 
 def stop() -> None:
@@ -132,6 +183,20 @@ def within(span: Span) -> Iterator[Span]:
         raise
     finally:
         span.end()
+
+
+def publishing(delivery: Delivery, *, parent: str | None = None) -> Span:
+    """The span of storing `delivery`, the caller's to end; without `parent` the first of its trace."""
+    about: Attributes = {
+        "messaging.system": "nats",
+        "messaging.operation.type": "send",
+        "messaging.operation.name": "publish",
+        "messaging.destination.name": streams.DELIVERIES,
+        "messaging.message.id": delivery.message_id,
+        "messaging.message.body.size": len(delivery.body),
+        "odooops.source": delivery.source,
+    }
+    return begin(f"publish {streams.DELIVERIES}", SpanKind.PRODUCER, about, parent=parent)
 
 
 def failed(span: Span, error: str) -> None:

@@ -41,6 +41,12 @@ SECONDS = Histogram(
 IN_FLIGHT = Gauge("odooops_ingest_body_bytes", "Bytes of bodies held in memory")
 CLOSED = Gauge("odooops_ingest_closed", "1 where a source takes nothing, for want of a secret", ["source"])
 
+_WATCHED = (
+    *(("200", reason) for reason in ("stored", "spooled")),
+    *(("503", reason) for reason in ("broker_away", "log_full", "spool_full")),
+)
+"""Answers that alerts go by: told as 0 from the start, or the first of them would be no increase."""
+
 HEALTH = "/healthz"
 WEBHOOKS = "/webhooks/"
 UNKNOWN = "unknown"
@@ -95,6 +101,8 @@ class Receiver:
         IN_FLIGHT.set_function(lambda: self.memory.held)
         for each in self._endpoints.values():
             CLOSED.labels(each.source.name).set_function(partial(_closed, each))
+            for status, reason in _WATCHED:
+                REQUESTS.labels(each.source.name, status, reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

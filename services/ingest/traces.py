@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanKind
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.delivery import Delivery
-from runtime import streams, tracing
+from runtime import tracing
 from runtime.bus import Ack, Store
 from services.ingest.receive import Endpoint
 
@@ -71,20 +71,19 @@ def traced_store(store: Store) -> Store:
         return store
 
     async def traced(delivery: Delivery, wait_s: float) -> Ack:
-        if delivery.trace is None:
+        if tracing.read(delivery.trace) is None:
             return await store(delivery, wait_s)
-        about: tracing.Attributes = {
-            "messaging.system": "nats",
-            "messaging.operation.type": "send",
-            "messaging.operation.name": "publish",
-            "messaging.destination.name": streams.DELIVERIES,
-            "messaging.message.id": delivery.message_id,
-            "messaging.message.body.size": len(delivery.body),
-        }
-        name = f"publish {streams.DELIVERIES}"
-        with tracing.following(delivery.trace, name, SpanKind.PRODUCER, about) as span:
+        at_the_door = tracing.here() is not None
+        span = tracing.publishing(delivery, parent=delivery.trace)
+        try:
             seq, duplicate = await store(delivery, wait_s)
-            span.set_attributes({"odooops.seq": seq, "odooops.duplicate": duplicate})
-            return seq, duplicate
+        except Exception as error:
+            if at_the_door:
+                tracing.failed(span, type(error).__name__)
+                span.end()
+            raise  # the spool tries again and again: a span that is not ended is not sent
+        span.set_attributes({"odooops.seq": seq, "odooops.duplicate": duplicate})
+        span.end()
+        return seq, duplicate
 
     return traced

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -26,6 +25,7 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.envelope import TRACEPARENT, Event
 from contracts.registry import UnknownEvent, decode
@@ -51,7 +51,6 @@ GRACE_S_MAX = 4.0
 DRAIN_S_MAX = 3
 STOP_S_MAX = 6.0
 """For the broker; the database's connections are closed after it, and all of it is to take 10 s at most."""
-READY_S_MAX = 2.0
 PROBLEMS_NAMED_MAX = 5
 NOTIFY = "notify"
 """The stage, as the figures of lag call it."""
@@ -107,8 +106,7 @@ class Subscriber:
         self._client: Client | None = None
         self._stopping = False
         self._reported: str | None = None
-        self._in_hand_since: datetime | None = None
-        """When the event that was last taken was stored."""
+        self._taken = lag.Taken(streams.NOTIFIER_MAX_ACK_PENDING)
         self._broker = NatsBroker(
             bus.servers(url),
             name=f"odooops-{USER}",
@@ -173,22 +171,25 @@ class Subscriber:
         return await self._consumer_problem()
 
     async def measure(self) -> None:
-        """How far the notifier is behind. It may not read EVENTS at will: the age is that of what it has in hand."""
+        """How far the notifier is behind. It may not read EVENTS at will: the age is that of what it has taken."""
         lag.unknown(NOTIFY)
         if self._client is not None:
             waiting = await lag.waiting(self._client.jetstream(), streams.EVENTS, streams.NOTIFIER)
             if waiting is not None:
-                lag.told(NOTIFY, waiting[0], self._in_hand_since)
+                count, floor = waiting
+                lag.told(NOTIFY, count, self._taken.oldest_at(floor))
 
     async def handle(self, message: Msg) -> None:
         """Decode, tell, and acknowledge or ask for it again: an exception here would do neither."""
         headers = message.headers or {}
-        self._in_hand_since = message.metadata.timestamp
+        self._taken.take(message.metadata.sequence.stream, message.metadata.timestamp)
         kind = headers.get("ce-type", "")
         about = {
             "messaging.system": "nats",
             "messaging.operation.type": "process",
+            "messaging.operation.name": "process",
             "messaging.destination.name": streams.EVENTS,
+            "messaging.consumer.group.name": streams.NOTIFIER,
             "messaging.message.id": headers.get("ce-id", ""),
             "odooops.event": kind,
         }
@@ -207,6 +208,7 @@ class Subscriber:
         try:
             if again_s is None:
                 await message.ack()
+                self._taken.acknowledge(message.metadata.sequence.stream)
             else:
                 await message.nak(delay=again_s)
         except nats.errors.Error as error:
@@ -235,8 +237,8 @@ class Subscriber:
     async def _consumer_problem(self) -> dict[str, str]:
         assert self._client is not None
         try:
-            async with asyncio.timeout(READY_S_MAX):
-                await self._client.jetstream().consumer_info(streams.EVENTS, streams.NOTIFIER)
+            asking = self._client.jetstream().consumer_info(streams.EVENTS, streams.NOTIFIER)
+            await process.within(process.LOOK_S_MAX, asking)
         except NotFoundError:
             gone = f"{streams.NOTIFIER} on {streams.EVENTS} is not there: provision the streams"
             return {"consumer": gone}
@@ -304,12 +306,10 @@ async def main(settings: Settings, log: structlog.stdlib.BoundLogger, stopping: 
             subscriber = Subscriber(settings.nats_for(USER), notifier, log, process.lost)
 
             async def ready() -> dict[str, str]:
-                problems = await subscriber.problems()
-                try:
-                    async with asyncio.timeout(READY_S_MAX):
-                        await memory.require_readable(engine)
-                except (SQLAlchemyError, OSError, TimeoutError) as error:
-                    problems["postgres"] = type(error).__name__
+                of_broker, of_database = await asyncio.gather(
+                    subscriber.problems(), _database_problem(engine)
+                )
+                problems = of_broker | of_database
                 if notifier.slack_problem is not None:
                     problems["slack"] = notifier.slack_problem
                 return problems
@@ -318,6 +318,14 @@ async def main(settings: Settings, log: structlog.stdlib.BoundLogger, stopping: 
                 await _run(subscriber, stopping)
     finally:
         await close_engine(engine)
+
+
+async def _database_problem(engine: AsyncEngine) -> dict[str, str]:
+    try:
+        await process.within(process.LOOK_S_MAX, memory.require_readable(engine))
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        return {"postgres": type(error).__name__}
+    return {}
 
 
 async def _run(subscriber: Subscriber, stopping: asyncio.Event) -> None:

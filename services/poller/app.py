@@ -38,7 +38,7 @@ LOOK_S_MAX = 30.0
 """How soon it is noticed that a secret was set, or that another poller's lease is abandoned."""
 SUCCEEDED = Gauge(
     "odooops_poller_last_success_timestamp_seconds",
-    "When a scope was last polled with success, by any poller; until that is known, when this one began to look",
+    "When a scope was last polled with success, by any poller; before the first, when it was first tried",
     ["source", "scope"],
 )
 EVERY = Gauge("odooops_poller_interval_seconds", "How often a scope is to be polled", ["source", "scope"])
@@ -190,8 +190,8 @@ class Schedule:
             self._noted.add(scope)
             EVERY.labels(source, scope).set(ordered.every_s)
             SUCCEEDED.labels(source, scope).set_to_current_time()
-        if last is not None and last.ended == "success" and last.ended_at is not None:
-            SUCCEEDED.labels(source, scope).set(last.ended_at.timestamp())
+        if last is not None and last.well_at is not None:
+            SUCCEEDED.labels(source, scope).set(last.well_at.timestamp())
 
     def _prepared(self, scope: Scope) -> tuple[Order, Run] | None:
         """A run with the secret as it is now; None where there is none, and the log is told why, once."""

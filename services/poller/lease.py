@@ -45,14 +45,17 @@ class Record(BaseModel):
     not_before: AwareDatetime | None = None
     failures: int = 0
     """Failed runs in a row."""
+    well_at: AwareDatetime | None = None
+    """When a run last succeeded; before the first that did, when the first one began."""
 
     def end(self, ended_at: datetime, ended: Ended, not_before: datetime | None = None) -> Self:
         """The same run at its end."""
         # A run that had to end because the API wants to be left alone is no reason to wait for longer than that.
         failed = ended == "failed" and not_before is None
         failures = self.failures + 1 if failed else 0 if ended in ("success", "partial") else self.failures
+        well_at = ended_at if ended == "success" else self.well_at
         changes = {"ended_at": ended_at, "ended": ended, "not_before": not_before, "failures": failures}
-        return self.model_copy(update=changes)
+        return self.model_copy(update={**changes, "well_at": well_at})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,7 @@ class Leases:
         self, seen: Seen, source: str, scope: str, *, run_id: str, triggered_by: str, started_at: datetime
     ) -> Held | None:
         """The lease for a run that begins; None where somebody else was faster. Raises BrokerAway."""
+        before = seen.record
         taken = Record(
             source=source,
             scope=scope,
@@ -114,7 +118,8 @@ class Leases:
             owner=self._owner,
             triggered_by=triggered_by,
             started_at=started_at,
-            failures=seen.record.failures if seen.record else 0,
+            failures=before.failures if before else 0,
+            well_at=(before.well_at if before else None) or started_at,
         )
         held = Held(self._bucket, taken, seen.revision, self.lease_s, self._renew_s)
         return held if await held.write(taken) else None

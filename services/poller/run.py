@@ -9,7 +9,7 @@ import asyncio
 import traceback
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +45,7 @@ from providers.polling import (
     Warn,
 )
 from providers.port import Item, Source, Unintelligible
-from runtime import bus
+from runtime import bus, tracing
 from runtime.bus import BrokerAway, LogFull
 from runtime.permissions import POLLED_FAMILIES
 from services.poller.asking import USED_UP
@@ -351,7 +351,8 @@ class Run:
             raise Failed("state_too_large", str(error)) from None
 
     async def _store(self, delivery: Delivery) -> None:
-        await bus.store_delivery(self._js, delivery)
+        with tracing.within(tracing.publishing(delivery)) as span:
+            await bus.store_delivery(self._js, replace(delivery, trace=tracing.traceparent(span)))
 
     def _trouble(self, part: str, reason: str, sentence: str, *, ended: bool) -> None:
         said = self._asker.harmless(sentence)[:SENTENCE_CHARS_MAX]

@@ -24,7 +24,8 @@ from nats.js.errors import APIError, NotFoundError
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts import delivery as wire
 from contracts.delivery import UnreadableDelivery
@@ -79,6 +80,8 @@ OUTAGE_WAIT_S_MIN = 0.1
 READ_AT_ONCE = 10
 """Deliveries that are understood before others get their turn: another batch's transaction is held up meanwhile."""
 OUTBOX_EVERY_S = 5.0
+LOOKS_AT_ONCE = 2
+"""Connections to the database by which it is asked how things are, beside those that work."""
 PROJECT, OUTBOX = "project", "outbox"
 """Stages, as the figures of lag call them."""
 LOOKED_AT_MAX = 10_000
@@ -92,6 +95,7 @@ _WAITING = text(
 _OUTBOX = text("SELECT count(*), min(made_at) FROM projector.outbox")
 
 _BROKER_ERRORS = (nats.errors.Error, APIError, OSError)
+_DATABASE_AWAY = (DBAPIError, PoolTimeout, OSError, TimeoutError)
 
 
 async def main(settings: Settings, log: Any, stopping: asyncio.Event, *, unpark: bool = False) -> None:
@@ -156,6 +160,7 @@ class Projector:
         self.log = log
         self.stopping = stopping
         self._large_bodies = asyncio.Semaphore(streams.LARGE_BODIES_AT_ONCE)
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
         self.pull = Pull(nc, streams.DELIVERIES, streams.PROJECTOR, streams.FETCH_COUNT)
         self.writer = Writer(engine, Sql.of(), sources, lambda seq: bus.read_delivery(self.js, seq))
 
@@ -285,7 +290,7 @@ class Projector:
         """
         try:
             await drift.drain(self.engine, self.nc)
-        except (BrokerAway, *_BROKER_ERRORS, DBAPIError) as error:
+        except (BrokerAway, *_BROKER_ERRORS, DBAPIError, PoolTimeout) as error:
             if isinstance(error, DBAPIError) and not postgres.is_outage(error):
                 raise
             self.log.warning("what was found is not published yet", error=f"{type(error).__name__}: {error}")
@@ -293,7 +298,7 @@ class Projector:
     async def keep_draining(self) -> None:
         """Publish what is left in the outbox: by a projector that died, or could not, or by an operator's command."""
         while not self.stopping.is_set():
-            await self._patiently("a server", lambda: drift.drain(self.engine, self.nc))
+            await self._patiently("postgres", lambda: drift.drain(self.engine, self.nc))
             await self._pause(OUTBOX_EVERY_S)
 
     async def _bisect(self, batch: Sequence[Understood], error: Exception) -> bool:
@@ -354,11 +359,12 @@ class Projector:
                 return await attempt()
             except UnreadableDelivery:
                 raise
-            except (BrokerAway, *_BROKER_ERRORS, DBAPIError) as error:
+            except (BrokerAway, *_BROKER_ERRORS, DBAPIError, PoolTimeout) as error:
                 if isinstance(error, DBAPIError) and not postgres.is_outage(error):
                     raise
-                OUTAGES.labels(server).inc()
-                self.log.warning("waiting for a server", server=server, error=type(error).__name__)
+                away = "nats" if isinstance(error, (BrokerAway, nats.errors.Error, APIError)) else server
+                OUTAGES.labels(away).inc()
+                self.log.warning("waiting for a server", server=away, error=type(error).__name__)
             if self.stopping.is_set():
                 return None
             await self._pause(wait_s)
@@ -390,22 +396,39 @@ class Projector:
 
     async def problems(self) -> dict[str, str]:
         """What keeps the projector from working, by part."""
-        found = {}
+        of_broker, of_database = await asyncio.gather(self._broker_problem(), self._database_problem())
+        return of_broker | of_database
+
+    async def _broker_problem(self) -> dict[str, str]:
         if not self.nc.is_connected:
-            found["broker"] = "not connected"
-        else:
-            try:
-                await self.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
-            except NotFoundError:
-                found["consumer"] = f"the consumer {streams.PROJECTOR} is gone: provision the streams"
-            except _BROKER_ERRORS as error:
-                found["broker"] = f"does not answer: {type(error).__name__}"
+            return {"broker": "not connected"}
         try:
-            async with self.engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
-        except (DBAPIError, OSError, TimeoutError) as error:
-            found["postgres"] = f"does not answer: {type(error).__name__}"
-        return found
+            asking = self.js.consumer_info(streams.DELIVERIES, streams.PROJECTOR)
+            await process.within(process.LOOK_S_MAX, asking)
+        except NotFoundError:
+            return {"consumer": f"the consumer {streams.PROJECTOR} is gone: provision the streams"}
+        except _BROKER_ERRORS as error:
+            return {"broker": f"does not answer: {type(error).__name__}"}
+        return {}
+
+    async def _database_problem(self) -> dict[str, str]:
+        try:
+            await self._look(lambda connection: connection.execute(text("SELECT 1")))
+        except _DATABASE_AWAY as error:
+            return {"postgres": f"does not answer: {type(error).__name__}"}
+        return {}
+
+    async def _look(self, see: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """What `see` finds in the database at once, or one of _DATABASE_AWAY.
+
+        Of a database that hangs no more than LOOKS_AT_ONCE connections are waited for, or the work would get none.
+        """
+
+        async def look() -> T:
+            async with self._looks, self.engine.connect() as connection:
+                return await see(connection)
+
+        return await process.within(process.LOOK_S_MAX, look())
 
     async def measure(self) -> None:
         """How far the projector is behind, and what waits for an operator."""
@@ -423,11 +446,17 @@ class Projector:
             lag.told(PROJECT, count, oldest_at)
 
     async def _measure_tables(self) -> None:
+        async def counted(connection: AsyncConnection) -> tuple[int, datetime | None, dict[str, int]]:
+            count, oldest_at = (await connection.execute(_OUTBOX)).one()
+            return (
+                count,
+                oldest_at,
+                {row.status: row.deliveries for row in await connection.execute(_WAITING)},
+            )
+
         try:
-            async with self.engine.connect() as connection:
-                count, oldest_at = (await connection.execute(_OUTBOX)).one()
-                counts = {row.status: row.deliveries for row in await connection.execute(_WAITING)}
-        except (DBAPIError, OSError, TimeoutError):
+            count, oldest_at, counts = await self._look(counted)
+        except _DATABASE_AWAY:
             return
         lag.told(OUTBOX, count, oldest_at)
         for status in SET_APART:

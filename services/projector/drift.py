@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts import delivery as wire
 from contracts.drift import DriftFound, DriftKind, ResourceGone, shown
-from contracts.envelope import Event
+from contracts.envelope import TRACEPARENT, Event
 from contracts.envelope import to_headers as event_headers
 from contracts.observation import is_observed
 from contracts.own import delivery_of
@@ -289,7 +289,12 @@ def consequences(
         about_things = any(name in WATCHED for name, _ in understood.rows)
         if understood.delivery.seq in changed or not about_things:
             found += (
-                Consequence(_event_message(statement.event, statement.data, statement.delivery), source)
+                Consequence(
+                    _event_message(
+                        statement.event, statement.data, statement.delivery, understood.delivery.trace
+                    ),
+                    source,
+                )
                 for statement in understood.statements
                 for source in (understood.delivery.source,)
                 if statement.event.id in new
@@ -350,7 +355,8 @@ def _drift(change: Change, untold: Sequence[str], new: Collection[str]) -> Conse
         missed=sorted({statement.event.id for statement in stated} & set(new)),
         changed_at=_changed_at(change),
     )
-    return Consequence(_delivery_message(event, None, delivery.received_at), delivery.source, kind)
+    message = _delivery_message(event, None, delivery.received_at, delivery.trace)
+    return Consequence(message, delivery.source, kind)
 
 
 def _gone(gone: Gone, *, drift: bool) -> Consequence:
@@ -375,13 +381,16 @@ def _gone(gone: Gone, *, drift: bool) -> Consequence:
     return Consequence(message, listing.source, "gone" if drift else None)
 
 
-def _delivery_message(event: Event, identity: str | None, said_at: datetime) -> Message:
-    delivery = delivery_of(event, "poll", said_at, identity)
+def _delivery_message(
+    event: Event, identity: str | None, said_at: datetime, trace: str | None = None
+) -> Message:
+    delivery = replace(delivery_of(event, "poll", said_at, identity), trace=trace)
     return Message(delivery.subject, delivery.body, wire.to_headers(delivery))
 
 
-def _event_message(event: Event, data: bytes, delivery: str) -> Message:
-    return Message(event.subject, data, event_headers(event, delivery))
+def _event_message(event: Event, data: bytes, delivery: str, trace: str | None) -> Message:
+    carried = {TRACEPARENT: trace} if trace else {}
+    return Message(event.subject, data, event_headers(event, delivery) | carried)
 
 
 async def put(connection: AsyncConnection, found: Sequence[Consequence]) -> None:

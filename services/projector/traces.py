@@ -53,7 +53,7 @@ class Traces:
 @contextmanager
 def traced(batch: Sequence[Understood]) -> Iterator[Traces]:
     """Spans while a batch is written and its events are published; none where no delivery of it was traced."""
-    followed = [each for each in batch if each.delivery.trace] if tracing.on() else []
+    followed = [each for each in batch if tracing.read(each.delivery.trace)] if tracing.on() else []
     if not followed:
         yield Traces({})
         return
@@ -61,6 +61,7 @@ def traced(batch: Sequence[Understood]) -> Iterator[Traces]:
     about = {
         "messaging.system": "nats",
         "messaging.operation.type": "process",
+        "messaging.operation.name": "process",
         "messaging.destination.name": streams.DELIVERIES,
         "messaging.consumer.group.name": streams.PROJECTOR,
     }

@@ -98,3 +98,26 @@ def test_the_pollers_login_at_own_servers_is_asked_for_where_it_is_started(
     monkeypatch.setenv("ACME_TOKEN", "a secret")
     with pytest.raises(BadSettings, match="NATS_URL_POLLER"):
         start(folder, held)
+
+
+def test_the_ops_ports_follow_one_another_where_the_first_is_given(
+    folder: Path, held: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as others:
+        first = next(each for each in range(21_000, 60_000, 5) if start_of(folder, others, each, monkeypatch))
+        with pytest.raises(BadSettings, match=f"port {first}, for ingest, cannot be had"):
+            start(folder, held)
+    assert {name: first + n for n, name in enumerate(SERVICES)} == start(folder, held).ops_ports
+    monkeypatch.setenv("ODOOOPS_OPS_PORT", "65535")
+    with pytest.raises(BadSettings, match="ODOOOPS_OPS_PORT is 65535"):
+        start(folder, held)
+
+
+def start_of(folder: Path, held: ExitStack, ops_port: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the ports from `ops_port` on could be had, and are now held."""
+    monkeypatch.setenv("ODOOOPS_OPS_PORT", str(ops_port))
+    try:
+        start(folder, held)
+    except BadSettings:
+        return False
+    return True

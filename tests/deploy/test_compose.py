@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from runtime import permissions, settings, ssot
 from runtime.permissions import USERS
@@ -40,6 +41,10 @@ HELD = {
     "postgres": {"postgres_password"},
     **{node: {"nats_passwords"} for node in CLUSTER},
 }
+
+BESIDES = ("deploy/slack.yaml", "deploy/traces.yaml")
+"""What is put over compose.yaml where it is wanted."""
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 each_service = pytest.mark.parametrize("name", sorted(services()))
 
@@ -140,6 +145,12 @@ def test_every_variable_of_ours_is_one_that_is_read(name: str) -> None:
     assert variables <= known
 
 
+def test_each_service_that_makes_spans_is_told_where_they_go() -> None:
+    overlay = YAML(typ="safe").load(ROOT / "deploy" / "traces.yaml")["services"]
+    making = {path.parts[-2] for path in (ROOT / "services").glob("*/*.py") if "tracing" in path.read_text()}
+    assert making == {name for name, service in overlay.items() if ENDPOINT in service["environment"]}
+
+
 def test_the_secrets_are_those_that_the_script_makes(tmp_path: Path) -> None:
     made = brokers.make_secrets(tmp_path)
     assert {name: {"file": f"./deploy/secrets/{name}"} for name in made} == compose()["secrets"]
@@ -229,7 +240,7 @@ def test_secrets_are_never_overwritten(tmp_path: Path) -> None:
     assert ([kept], "kept") == (list(tmp_path.iterdir()), kept.read_text())
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "Dockerfile", "deploy/nats/nats.conf", "deploy/slack.yaml"])
+@pytest.mark.parametrize("name", ["compose.yaml", "Dockerfile", "deploy/nats/nats.conf", *BESIDES])
 def test_no_password_is_written_down(name: str) -> None:
     text = (ROOT / name).read_text()
     assert [] == re.findall(r"://[^/\s]*:[^/\s]*@|[0-9a-f]{32,}", text)
@@ -280,7 +291,7 @@ def test_each_service_finds_three_brokers_in_its_secret(
         assert [f"{node}:4222" for node in CLUSTER] == [each.split("@")[1] for each in addresses]
 
 
-@pytest.mark.parametrize("files", [["compose.yaml"], ["compose.yaml", "deploy/slack.yaml"]])
+@pytest.mark.parametrize("files", [["compose.yaml"], ["compose.yaml", *BESIDES]])
 def test_docker_compose_accepts_it(files: list[str]) -> None:
     command = compose_command()
     if command is None:
@@ -289,7 +300,7 @@ def test_docker_compose_accepts_it(files: list[str]) -> None:
     checked = subprocess.run(
         [*command, *options, "--profile", "operator", "config"],
         cwd=ROOT,
-        env={**os.environ, "SLACK_CHANNEL": "C0123ABCD"},
+        env={**os.environ, "SLACK_CHANNEL": "C0123ABCD", ENDPOINT: "http://collector:4318"},
         capture_output=True,
         text=True,
     )

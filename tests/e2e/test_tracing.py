@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 
 from contracts import delivery as wire
 from contracts import envelope
-from runtime import streams
+from runtime import embedded, ports, streams
 from tests.conftest import Broker
 from tests.e2e.test_path import Place, happening_now, until
 from tests.otlp_double import OtlpDouble, Seen
@@ -24,6 +25,21 @@ pytestmark = pytest.mark.anyio
 THEIRS = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
+@asynccontextmanager
+async def storing(place: Place) -> AsyncIterator[None]:
+    """An ingest that has reached the broker: one that only listens refuses, and makes other spans."""
+    port = embedded.free_port()
+    place.environment["ODOOOPS_OPS_PORT"] = str(port)
+    async with place.service("ingest"):
+        del place.environment["ODOOOPS_OPS_PORT"]
+
+        async def ready() -> bool:
+            return await ports.problems_at("127.0.0.1", port) == {}
+
+        await until(ready, "ingest has reached the broker")
+        yield
+
+
 async def test_a_trace_goes_from_the_request_over_the_row_to_slack(
     broker: Broker, database: Database, tmp_path: Path
 ) -> None:
@@ -33,9 +49,9 @@ async def test_a_trace_goes_from_the_request_over_the_row_to_slack(
         place.environment["OTEL_BSP_SCHEDULE_DELAY"] = "50"
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(httpx.AsyncClient(headers={"traceparent": THEIRS}))
-            for name in ("ingest", "projector", "notifier"):
+            await stack.enter_async_context(storing(place))
+            for name in ("projector", "notifier"):
                 await stack.enter_async_context(place.service(name))
-            await until(lambda: place.listening(client), "ingest listens")
             assert 404 == (await client.post(place.url + "-not")).status_code
             await place.send(
                 client, "workflow_run", happening_now(body("workflow_run.completed.00")), "guid-1"
@@ -88,8 +104,7 @@ async def test_what_is_not_sampled_leaves_no_mark_in_the_log(
         place = Place(broker, database, slack, tmp_path)
         place.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.endpoint
         place.environment["OTEL_TRACES_SAMPLER"] = "always_off"
-        async with httpx.AsyncClient(headers={"traceparent": THEIRS}) as client, place.service("ingest"):
-            await until(lambda: place.listening(client), "ingest listens")
+        async with httpx.AsyncClient(headers={"traceparent": THEIRS}) as client, storing(place):
             await place.send(client, "workflow_run", body("workflow_run.completed.00"), "guid-1")
         stored = await broker.js.get_msg(streams.DELIVERIES, 1)
 

@@ -15,10 +15,13 @@ import typer.main
 from ruamel.yaml import YAML
 
 from cli.main import app
+from services.ingest.receive import REQUESTS, Receiver
 from tests.ops.registered import SERVICES, metrics
+from tests.services.ingest.door import GITHUB
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "ops" / "prometheus"
+RULE_TESTS = ("alerts_test.yaml", "alerts_day_test.yaml")
 PROMTOOL_S_MAX = 60.0
 _NAMES = re.compile(r"\bodooops_\w+")
 _NO_PROMTOOL = "promtool is not there: the rules in ops/ are not checked (apt-get install prometheus)"
@@ -107,11 +110,25 @@ def require_command(line: str) -> None:
 
 def test_each_alert_is_tested_both_when_it_speaks_and_when_it_does_not() -> None:
     tests = [
-        each for test in load(PROMETHEUS / "alerts_test.yaml")["tests"] for each in test["alert_rule_test"]
+        each
+        for file in RULE_TESTS
+        for test in load(PROMETHEUS / file)["tests"]
+        for each in test["alert_rule_test"]
     ]
     names = {rule["alert"] for rule in RULES}
     assert names == {each["alertname"] for each in tests if each.get("exp_alerts")}
     assert names == {each["alertname"] for each in tests if not each.get("exp_alerts")}
+
+
+def test_answers_that_alerts_count_are_told_before_there_is_one() -> None:
+    Receiver(GITHUB, None)
+    counted = {
+        (sample.labels["status"], sample.labels["reason"])
+        for family in REQUESTS.collect()
+        for sample in family.samples
+        if sample.labels["source"] == "github"
+    }
+    assert {("200", "stored"), ("503", "broker_away"), ("503", "log_full"), ("503", "spool_full")} <= counted
 
 
 def test_every_service_is_scraped_by_the_name_that_the_alerts_go_by() -> None:
@@ -123,10 +140,23 @@ def test_every_service_is_scraped_by_the_name_that_the_alerts_go_by() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("check", "config", "prometheus.yaml"), ("test", "rules", "alerts_test.yaml")],
+    [("check", "config", "prometheus.yaml"), ("test", "rules", *RULE_TESTS)],
     ids=["the configuration and its rules", "the rules' tests"],
 )
 def test_promtool_accepts(arguments: tuple[str, ...]) -> None:
+    require_accepted(PROMETHEUS, *arguments)
+
+
+def test_promtool_understands_what_the_dashboard_asks(tmp_path: Path) -> None:
+    asked = [
+        target["expr"].replace("$__rate_interval", "5m") for panel in PANELS for target in panel["targets"]
+    ]
+    rules = [{"record": f"panel:{n}", "expr": expr} for n, expr in enumerate(asked)]
+    (tmp_path / "panels.yaml").write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    require_accepted(tmp_path, "check", "rules", "--lint=none", "panels.yaml")
+
+
+def require_accepted(folder: Path, *arguments: str) -> None:
     promtool = shutil.which("promtool")
     if promtool is None and os.environ.get("CI"):
         pytest.fail(_NO_PROMTOOL)
@@ -134,7 +164,7 @@ def test_promtool_accepts(arguments: tuple[str, ...]) -> None:
         pytest.skip(_NO_PROMTOOL)
     done = subprocess.run(
         [promtool, *arguments],
-        cwd=PROMETHEUS,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=PROMTOOL_S_MAX,

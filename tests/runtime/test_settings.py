@@ -147,7 +147,7 @@ def test_all_wrong_values_are_named_at_once(environment: pytest.MonkeyPatch) -> 
 
 
 def test_each_address_and_token_is_a_secret() -> None:
-    named = {name for name in Settings.model_fields if name.endswith("token") or "_url" in name}
+    named = {name for name in Settings.model_fields if name.endswith(("token", "headers")) or "_url" in name}
     assert named - {"slack_api_url"} == set(SECRETS)
 
 

@@ -15,13 +15,16 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
+from contracts.delivery import TRACEPARENT
 from providers.polling import Polling, Scope
-from runtime import embedded
+from runtime import embedded, streams, tracing
+from runtime.settings import Settings
 from services.poller import app, turn
 from services.poller.app import Schedule, poll, polled, problems
 from services.poller.turn import Work
 from tests import api as apis
 from tests.api import by_link, too_many
+from tests.otlp_double import OtlpDouble
 from tests.providers.driving import source_of
 from tests.services.poller.running import Shop, eventually, statuses
 from tests.services.poller.shop import EVERY_S, SECRET, TOKEN, scope, shop
@@ -72,6 +75,40 @@ async def test_when_a_scope_was_last_polled_with_success_is_known_by_any_poller(
     # Another process reads it from the lease, and does not take its own start for a success.
     await schedule(store, store.work("other"), scope("told")).round()
     assert succeeded == told("last_success_timestamp")
+
+
+async def test_what_a_poll_stores_begins_a_trace_each(store: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.api.routes["/things"] = by_link([{"id": 1}])
+    with OtlpDouble() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        tracing.start("poller", Settings(), structlog.get_logger())
+        await schedule(store, store.work()).round()
+        await asyncio.to_thread(tracing.stop)
+
+    info = await store.broker.js.stream_info(streams.DELIVERIES)
+    stored = [
+        await store.broker.js.get_msg(streams.DELIVERIES, seq) for seq in range(1, info.state.last_seq + 1)
+    ]
+    assert [f"00-{span.trace_id}-{span.span_id}-01" for span in collector.spans] == [
+        (each.headers or {})[TRACEPARENT] for each in stored
+    ]
+    assert {("publish DELIVERIES", "")} == {(span.name, span.parent_id) for span in collector.spans}
+    assert len(stored) == len({span.trace_id for span in collector.spans}) > 2
+
+
+async def test_a_poller_that_starts_anew_takes_its_start_for_no_success_of_a_scope_that_fails(
+    store: Shop,
+) -> None:
+    def told() -> float | None:
+        labels = {"source": "shop", "scope": "fails"}
+        return REGISTRY.get_sample_value("odooops_poller_last_success_timestamp_seconds", labels)
+
+    store.api.routes["/things"] = apis.NOT_FOUND
+    await schedule(store, store.work(), scope("fails")).round()
+    (first,) = await store.starts()
+    assert first.started_at.timestamp() == told()
+    await schedule(store, store.work("other"), scope("fails")).round()
+    assert first.started_at.timestamp() == told()
 
 
 async def test_two_pollers_at_once_make_one_run(store: Shop) -> None:

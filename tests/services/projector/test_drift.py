@@ -19,8 +19,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import own
+from contracts.delivery import TRACEPARENT as TRACED
 from contracts.delivery import Delivery, body_sha256
 from contracts.drift import VALUE_CHARS_MAX, shown
+from contracts.envelope import TRACEPARENT
 from contracts.observation import observation
 from contracts.webhooks import RedeliveryAsked
 from providers.github.observed import items
@@ -51,6 +53,8 @@ from tests.services.projector.running import (
 from tests.tables import count, snapshot
 
 pytestmark = pytest.mark.anyio
+
+A_DRIFT = "deliveries.odooops.drift.found"
 
 
 async def told(broker: Broker, engine: AsyncEngine, *deliveries: Delivery, projectors: int = 1) -> None:
@@ -137,6 +141,19 @@ async def test_what_a_lost_webhook_would_have_told_is_healed_told_and_explained(
     assert before + 1 == REGISTRY.get_sample_value(
         "odooops_drift_total", {"source": "github", "cause": "missed"}
     )
+
+
+async def test_what_a_poll_found_goes_on_with_its_trace_and_what_is_read_again_with_none(
+    broker: Broker, engine: AsyncEngine
+) -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    await told(broker, engine, OPENED, replace(LOST, trace=trace))
+
+    carried = {type_of(each): (each.headers or {}).get(TRACEPARENT) for each in await messages(broker)}
+    assert (None, trace) == (carried["work_item.opened"], carried["work_item.observed"])
+    said = await broker.js.get_msg(streams.DELIVERIES, 3)
+    assert (A_DRIFT, trace) == (said.subject, (said.headers or {})[TRACED])
+    assert (await bus.read_delivery(broker.js, 3)).trace is None
 
 
 async def test_a_row_that_was_not_there_is_missing(broker: Broker, engine: AsyncEngine) -> None:
