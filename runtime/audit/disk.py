@@ -72,16 +72,16 @@ NO_SPOOL = Finding(
 )
 
 
-def of_broker(server: str, used: int, limit: int) -> list[Finding]:
-    """How full a broker's storage is, by the limit that it has set itself: three quarters of its disk, unless told."""
+def of_storage(part: str, used: int, limit: int) -> list[Finding]:
+    """How full storage of the broker is, by its limit; of a server that is three quarters of its disk, unless told."""
     if limit <= 0 or used < limit * FULL_FRACTION_WARNING:
         return []
     return [
         Finding(
             level="error" if used >= limit * FULL_FRACTION_ERROR else "warning",
-            part=f"disk of {server}",
+            part=part,
             says=f"{_size(used)} of {_size(limit)} are used, {used / limit:.0%}",
-            could_lose="when it is full, every delivery is refused with 503",
+            could_lose="when it is full, every delivery is refused with 503, and some senders never repeat",
             mend="odooops archive FILE --before 90d --trim   # or give its disk more room; see the runbook full-stream",
         )
     ]
