@@ -14,7 +14,7 @@ from cli.database import READER, DatabaseAway, DatabaseRefused, reading, reason
 from cli.reach import Servers
 from cli.work import OPERATOR
 from runtime import streams
-from runtime.audit import broker, clock, disk, postgres
+from runtime.audit import asking, broker, catalog, clock, disk, postgres
 from runtime.audit.clock import Reading
 from runtime.audit.finding import Finding, not_asked, worst_first
 from runtime.bus import BrokerAway
@@ -66,6 +66,8 @@ async def run(servers: Servers, *, mend: bool, limits: bool, as_json: bool) -> b
             }
         )
         return ok
+    if mend and not mended.done and not mended.left:
+        terminal.say("there was nothing to set back")
     for sentence in (*mended.done, *(f"not mended: {each}" for each in mended.left)):
         terminal.say(sentence)
     for finding in found:
@@ -89,11 +91,11 @@ def _print(finding: Finding) -> None:
 async def _database(servers: Servers, seen: Seen) -> None:
     try:
         async with asyncio.timeout(SERVER_S_MAX), reading(servers, STATEMENT_MS_MAX) as connection:
-            facts = await postgres.ask(connection)
+            facts = await catalog.ask(connection)
             seen.findings += postgres.findings(facts)
             seen.clocks["the database"] = facts.clock
             try:
-                seen.ledger_seq = await postgres.ledger_seq(connection)
+                seen.ledger_seq = await catalog.ledger_seq(connection)
             except SQLAlchemyError as error:
                 seen.findings.append(not_asked("ledger", reason(error)))
     except (DatabaseAway, DatabaseRefused, BadSettings, TimeoutError) as error:
@@ -103,12 +105,12 @@ async def _database(servers: Servers, seen: Seen) -> None:
 async def _broker(servers: Servers, seen: Seen) -> None:
     try:
         async with asyncio.timeout(SERVER_S_MAX), reach.broker(servers.nats(READER), READER) as client:
-            facts = await broker.ask(
-                client, broker.ALL, replicas=servers.settings.nats_replicas, thorough=True
+            facts = await asking.ask(
+                client, asking.ALL, replicas=servers.settings.nats_replicas, thorough=True
             )
             seen.findings += broker.findings(facts, datetime.now(UTC), seen.ledger_seq)
             seen.clocks |= broker.clocks(facts)
-    except (BrokerAway, BadSettings, *broker.FAULTS) as error:
+    except (BrokerAway, BadSettings, *asking.FAULTS) as error:
         seen.findings.append(_away("broker", error))
 
 
@@ -150,13 +152,13 @@ async def _mend(servers: Servers, ledger_seq: int | None, *, limits: bool) -> Me
     try:
         async with reach.broker(servers.nats(OPERATOR), OPERATOR) as client:
             async with asyncio.timeout(SERVER_S_MAX):
-                asked = await broker.ask(client, broker.ALL, servers=False, replicas=replicas, limits=limits)
+                asked = await asking.ask(client, asking.ALL, servers=False, replicas=replicas, limits=limits)
             drift, lost = asked.drift, ledger_seq != 0 and streams.missing(log) in asked.drift
             if lost:
                 of_log = {each.where for each in streams.all_made() if each.stream == streams.DELIVERIES}
                 drift = [each for each in drift if each.where not in of_log]
             done, left = await streams.mend(client, drift, replicas)
-    except (BrokerAway, BadSettings, *broker.FAULTS) as error:
+    except (BrokerAway, BadSettings, *asking.FAULTS) as error:
         return Mended(left=[_away("broker", error).says])
     if lost:
         knows = "may know" if ledger_seq is None else "knows"

@@ -410,15 +410,20 @@ async def mend(nc: Client, drifts: Iterable[Drift], replicas: int = 1) -> tuple[
         if not drift.is_more_copies:
             key = drift.where if drift.where.startswith("consumer ") else str(drift)
             whole.setdefault(key, []).append(drift)
-    for together in whole.values():
-        said = "; ".join(map(str, together))
-        try:
-            done.append(f"{await _mend(nc, made[together[0].where], together)}: {said}")
-        except APIError as error:
-            left.append(f"{said}: the broker refuses: {error.description}")
-        except nats.errors.Error as error:
-            left.append(f"{said}: {error}; what comes after that was not tried")
-            break
+    waiting = list(whole.values())
+    while waiting:
+        tried, waiting, left = waiting, [], []
+        for together in tried:
+            said = "; ".join(map(str, together))
+            try:
+                done.append(f"{await _mend(nc, made[together[0].where], together)}: {said}")
+            except APIError as error:
+                waiting.append(together)
+                left.append(f"{said}: the broker refuses: {error.description}")
+            except nats.errors.Error as error:
+                return done, [*left, f"{said}: {error}; what comes after that was not tried"]
+        if len(waiting) == len(tried):
+            break  # one that was set may be what another waited for, and none was
     return done, left
 
 
@@ -439,7 +444,9 @@ async def _mend(nc: Client, made: Made, drifts: Sequence[Drift]) -> str:
     how = "set back"
     try:
         await made.make(js)
-    except APIError:
+    except APIError as error:
+        if error.err_code != CANNOT_BE_UPDATED:
+            raise  # not now: then it would be gone
         await js.delete_consumer(made.stream, made.name)
         await made.make(js)
         how = "made anew"
@@ -448,11 +455,13 @@ async def _mend(nc: Client, made: Made, drifts: Sequence[Drift]) -> str:
     if how == "made anew" or goes_on_at == 1:
         subject = f"$JS.API.CONSUMER.RESET.{made.stream}.{made.name}"
         answer = await nc.request(subject, json.dumps({"seq": goes_on_at}).encode(), REQUEST_S_MAX)
-        if error := json.loads(answer.data).get("error"):
-            raise APIError.from_error(error)
+        if fault := json.loads(answer.data).get("error"):
+            raise APIError.from_error(fault)
     return f"{how}, it reads from {goes_on_at} on"
 
 
+CANNOT_BE_UPDATED = 10012
+"""The server's code for what it lets nobody change in a consumer that is there."""
 _SKIPPING = {
     "deliver_policy",
     "ack_policy",

@@ -162,8 +162,8 @@ async def test_a_server_that_stops_answering_in_between_holds_up_nothing(
         await asyncio.Event().wait()
 
     monkeypatch.setattr("cli.doctor.SERVER_S_MAX", 0.3)
-    monkeypatch.setattr("runtime.audit.postgres.ledger_seq", never)
-    monkeypatch.setattr("runtime.audit.broker.ask", never)
+    monkeypatch.setattr("runtime.audit.catalog.ledger_seq", never)
+    monkeypatch.setattr("runtime.audit.asking.ask", never)
     code, said = await told(capsys, "--mend")
     assert code == 1
     away = [each["part"] for each in said["findings"] if each["says"].endswith("and then no longer")]

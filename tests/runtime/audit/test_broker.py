@@ -21,15 +21,18 @@ from nats.js.api import (
     Placement,
     RetentionPolicy,
     StorageType,
+    StreamConfig,
     StreamInfo,
     StreamSource,
     StreamState,
     SubjectTransform,
 )
+from nats.js.errors import ServiceUnavailableError
 
 from runtime import bus, embedded, streams
+from runtime.audit import asking
 from runtime.audit import broker as audit
-from runtime.audit.broker import Facts, Server
+from runtime.audit.asking import Facts, Server
 from runtime.audit.clock import Reading
 from runtime.audit.finding import Finding, worst_first
 from runtime.permissions import USERS
@@ -197,6 +200,21 @@ def test_a_server_of_the_cluster_that_does_not_tell_is_unknown_unless_it_is_know
     assert judged(given) == [("unknown", "broker nats-2"), ("warning", f"stream {DELIVERIES}")]
 
 
+@pytest.mark.parametrize(
+    ("away", "level"), [((), None), (("nats-3",), "warning"), (("nats-2", "nats-3"), "error")]
+)
+def test_copies_that_are_away_are_an_error_once_they_are_the_majority(
+    away: tuple[str, ...], level: str | None
+) -> None:
+    three = [replace(SERVER, name=f"nats-{n}") for n in (1, 2, 3)]
+    given = replace(facts(num_replicas=3), servers=three)
+    peers = [PeerInfo(name=name, current=name not in away) for name in ("nats-2", "nats-3")]
+    given.streams[DELIVERIES].cluster = ClusterInfo(leader="nats-1", replicas=peers)
+    found = audit.findings(given, NOW)
+    assert [each.level for each in found] == ([] if level is None else [level])
+    assert all(each.mend.endswith(" ".join(away)) for each in found)
+
+
 def test_a_stream_and_an_account_that_are_nearly_full_are_told() -> None:
     given = facts(max_bytes=1000)
     given.streams[DELIVERIES].state.bytes = 960
@@ -273,7 +291,7 @@ def test_a_log_that_is_missing_is_restored_where_the_ledger_knows_of_one() -> No
 async def test_a_broker_that_is_set_as_we_set_it_has_no_finding(broker: Broker) -> None:
     nc = await bus.connect(broker.url("reader"), "reader")
     try:
-        asked = await audit.ask(nc, audit.ALL, replicas=1, thorough=True)
+        asked = await asking.ask(nc, asking.ALL, replicas=1, thorough=True)
     finally:
         await nc.close()
     assert audit.findings(asked, datetime.now(UTC), 0) == []
@@ -319,11 +337,11 @@ async def test_whoever_may_not_ask_the_servers_is_told_how_to_look(broker: Broke
 
 
 async def found(broker: Broker) -> list[Finding]:
-    return audit.findings(await audit.ask(broker.nc, audit.ALL, replicas=1), datetime.now(UTC))
+    return audit.findings(await asking.ask(broker.nc, asking.ALL, replicas=1), datetime.now(UTC))
 
 
 async def mended(broker: Broker, *, limits: bool = False) -> list[str]:
-    asked = await audit.ask(broker.nc, audit.ALL, servers=False, replicas=1, limits=limits)
+    asked = await asking.ask(broker.nc, asking.ALL, servers=False, replicas=1, limits=limits)
     done, left = await streams.mend(broker.nc, asked.drift)
     assert left == []
     return done
@@ -427,11 +445,37 @@ async def test_what_a_filter_passed_over_is_read_after_the_mend(broker: Broker) 
 async def test_what_cannot_be_mended_is_told_with_the_reason_and_the_rest_is_mended(broker: Broker) -> None:
     config = (await broker.js.stream_info(EVENTS)).config
     await broker.js.update_stream(config.evolve(deny_delete=True, allow_direct=False))
-    asked = await audit.ask(broker.nc, (EVENTS,), servers=False, replicas=1)
+    asked = await asking.ask(broker.nc, (EVENTS,), servers=False, replicas=1)
     done, left = await streams.mend(broker.nc, asked.drift)
     assert done == ["set back: stream EVENTS: allow_direct is False, expected True"]
     (refused,) = left
     assert refused.startswith("stream EVENTS: deny_delete is True, expected False: the broker refuses: ")
+
+
+@pytest.mark.anyio
+async def test_a_setting_that_waits_for_another_is_set_after_it(broker: Broker) -> None:
+    await broker.js.delete_stream(POLLER_STREAM)
+    await broker.js.add_stream(StreamConfig(name=POLLER_STREAM, mirror=StreamSource(name=EVENTS)))
+    assert ("warning", "mirror is name EVENTS, not unset") in [
+        (each.level, each.says) for each in await found(broker)
+    ]
+    assert any("subjects" in each for each in await mended(broker))  # a mirror can have none
+    assert await found(broker) == []
+
+
+@pytest.mark.anyio
+async def test_a_consumer_is_not_removed_where_the_broker_refuses_for_the_moment(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*given: object) -> None:
+        raise ServiceUnavailableError(code=503, err_code=10008, description="temporarily unavailable")
+
+    drift = streams.Drift("consumer projector", "mem_storage", is_=True, expected=None)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(streams.Made, "make", busy)
+        done, left = await streams.mend(broker.nc, [drift])
+    assert (done, len(left)) == ([], 1)
+    assert await broker.js.consumer_info(DELIVERIES, PROJECTOR)
 
 
 @pytest.mark.anyio
@@ -441,7 +485,7 @@ async def test_what_waits_is_found_with_its_age(broker: Broker) -> None:
     before = datetime.now(UTC) - timedelta(minutes=1)
     nc = await bus.connect(broker.url("reader"), "reader")
     try:
-        asked = await audit.ask(nc, (DELIVERIES, PROJECTOR), thorough=True)
+        asked = await asking.ask(nc, (DELIVERIES, PROJECTOR), thorough=True)
     finally:
         await nc.close()
     assert before < asked.waiting_since[PROJECTOR] <= datetime.now(UTC)
@@ -452,7 +496,7 @@ async def test_what_waits_is_found_with_its_age(broker: Broker) -> None:
 async def test_one_stream_that_does_not_answer_hides_nothing_of_the_others(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "ASK_S_MAX", 0.2)
+    monkeypatch.setattr(asking, "ASK_S_MAX", 0.2)
     nc = await bus.connect(broker.url("notifier"), "notifier")
     try:  # it may not ask about DELIVERIES: nobody answers
         (silent,) = await audit.told(nc, (EVENTS, DELIVERIES), servers=False)

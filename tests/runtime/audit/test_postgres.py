@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runtime.audit import catalog
 from runtime.audit import postgres as audit
+from runtime.audit.catalog import ROLES, Facts, Role, Setting
 from runtime.audit.clock import Reading
 from runtime.audit.finding import Finding
-from runtime.audit.postgres import ROLES, Facts, Role, Setting
 from runtime.postgres import make_engine
 from tests.servers import Database
 
@@ -201,7 +202,7 @@ def test_a_name_that_needs_quotes_gets_them() -> None:
 
 async def found(connection: AsyncConnection) -> list[Finding]:
     """What is found, but for this: the tests' own server runs without fsync."""
-    said = audit.findings(await audit.ask(connection))
+    said = audit.findings(await catalog.ask(connection))
     assert "fsync is off" in [each.says for each in said]
     return [each for each in said if each.says != "fsync is off"]
 
@@ -333,12 +334,12 @@ async def test_the_ledgers_end_is_where_it_has_read_to(database: Database) -> No
     engine = make_engine(database.url("admin"), "test")
     try:
         async with engine.begin() as connection:
-            assert await audit.ledger_seq(connection) == 0
+            assert await catalog.ledger_seq(connection) == 0
             await connection.execute(
                 text(
                     "INSERT INTO ops.deliveries (source, identity, body_sha256, last_seq) VALUES ('s', 'i', 'b', 7)"
                 )
             )
-            assert await audit.ledger_seq(connection) == 7
+            assert await catalog.ledger_seq(connection) == 7
     finally:
         await engine.dispose()
