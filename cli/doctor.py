@@ -125,19 +125,13 @@ def _disks(servers: Servers, known: State | None) -> list[Finding]:
     if known is not None and (known.embedded_nats or known.embedded_database):
         found += disk.of_data_folder(servers.data_dir, disk.free_bytes(servers.data_dir))
     if known is None or not known.embedded_database:
-        found.append(
-            Finding(
-                "unknown",
-                "disk of the database",
-                "how much is free is not told by Postgres",
-                "nothing: when it is full, Postgres stops, and deliveries wait in the log",
-                "docker compose exec postgres df -h /var/lib/postgresql   # or df on its server",
-            )
-        )
+        found.append(disk.DATABASE_UNSEEN)
     spool = servers.data_dir / "spool"
     if servers.settings.odooops_spool_dir is not None:
         found += disk.of_spool(servers.settings.odooops_spool_dir)
-    elif known is not None and spool.is_dir():
+    elif known is None:
+        found.append(disk.SPOOL_UNSEEN)
+    elif spool.is_dir():
         found += disk.of_spool(spool)
     return found
 

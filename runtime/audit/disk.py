@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from runtime.audit.finding import Finding
@@ -47,7 +48,7 @@ def of_spool(folder: Path) -> list[Finding]:
                 part="spool",
                 says=f"{folder}: {error.strerror}",
                 could_lose="deliveries that come while the broker is away",
-                mend=f"mkdir -p {folder}   # and let ingest's user write there",
+                mend=f"mkdir -p {shlex.quote(str(folder))}   # and let ingest's user write there",
             )
         ]
     if free >= SPOOL_BYTES_MAX:
@@ -69,6 +70,22 @@ NO_SPOOL = Finding(
     says="ODOOOPS_SPOOL_DIR is not set",
     could_lose="what GitHub and other senders that never repeat tell while the broker is away",
     mend="set ODOOOPS_SPOOL_DIR to a folder on a disk that survives a restart",
+)
+
+
+SPOOL_UNSEEN = Finding(
+    level="unknown",
+    part="spool",
+    says="where ingest keeps what comes while the broker is away is not seen from here",
+    could_lose="where it has no room: what senders that never repeat tell meanwhile",
+    mend=f"docker compose exec ingest df -h /spool   # it may take {SPOOL_BYTES_MAX / GIB:.1f} GiB",
+)
+DATABASE_UNSEEN = Finding(
+    level="unknown",
+    part="disk of the database",
+    says="how much is free is not told by Postgres",
+    could_lose="nothing: when it is full, Postgres stops, and deliveries wait in the log",
+    mend="docker compose exec postgres df -h /var/lib/postgresql   # or df on its server",
 )
 
 

@@ -16,8 +16,8 @@ from tests.servers import Database, in_thread
 
 pytestmark = pytest.mark.anyio
 
-UNSEEN = ("unknown", "disk of the database")
-"""Nothing tells how much disk Postgres has."""
+UNSEEN = (("unknown", "disk of the database"), ("unknown", "spool"))
+"""Nothing tells how much disk Postgres and another machine's ingest have."""
 UNSYNCED = ("error", "database")
 """The tests' own Postgres runs without fsync."""
 
@@ -47,7 +47,7 @@ async def test_an_error_is_exit_code_1_and_comes_first_with_its_mend(
     code, said = await told(capsys)
     assert code == 1
     assert not said["ok"]
-    assert parts(said) == [UNSYNCED, UNSEEN]
+    assert parts(said) == [UNSYNCED, *UNSEEN]
     unsynced = said["findings"][0]
     assert unsynced["says"] == "fsync is off"
     assert "power cut" in unsynced["could_lose"]
@@ -62,7 +62,7 @@ async def test_what_is_no_error_is_exit_code_0(
     await broker.js.update_stream(info.config, max_age=3600.0, duplicate_window=3600.0)
     code, said = await told(capsys)
     assert code == 0
-    assert parts(said) == [UNSEEN, ("warning", "stream EVENTS"), ("warning", "stream EVENTS")]
+    assert parts(said) == [*UNSEEN, ("warning", "stream EVENTS"), ("warning", "stream EVENTS")]
 
 
 async def test_mend_sets_back_what_drifted_and_says_so(
@@ -83,7 +83,7 @@ async def test_mend_sets_back_what_drifted_and_says_so(
         "made: consumer projector is missing",
     ]
     assert after["not_mended"] == []
-    assert parts(after) == [UNSYNCED, UNSEEN]
+    assert parts(after) == [UNSYNCED, *UNSEEN]
 
 
 def know(database: Database, last_seq: int) -> None:
@@ -142,7 +142,7 @@ async def test_a_server_that_is_away_is_an_error_and_the_other_is_asked_all_the_
     monkeypatch.setenv("DATABASE_URL_READER", NOBODY)
     code, said = await told(capsys)
     assert code == 1
-    assert parts(said) == [UNSYNCED, UNSEEN]
+    assert parts(said) == [UNSYNCED, *UNSEEN]
     assert "127.0.0.1:1 does not answer" in said["findings"][0]["says"]
     assert "hush" not in json.dumps(said)
     monkeypatch.setenv("DATABASE_URL_READER", database.url("reader"))
@@ -150,7 +150,7 @@ async def test_a_server_that_is_away_is_an_error_and_the_other_is_asked_all_the_
         monkeypatch.setenv(f"NATS_URL_{user}", "nats://reader:hush@127.0.0.1:1")
     code, said = await told(capsys, "--mend")
     assert code == 1
-    assert parts(said) == [("error", "database"), ("error", "broker"), UNSEEN]
+    assert parts(said) == [("error", "database"), ("error", "broker"), *UNSEEN]
     assert ["127.0.0.1:1 does not answer" in each for each in said["not_mended"]] == [True]
     assert "hush" not in json.dumps(said)
 
@@ -180,7 +180,7 @@ async def test_limits_are_taken_back_by_the_command_that_a_finding_names(
     mends = {each["mend"] for each in before["findings"] if each["part"] == "stream EVENTS"}
     assert mends == {"odooops doctor --mend", "odooops doctor --mend --limits"}
     _, after = await told(capsys, "--mend", "--limits")
-    assert parts(after) == [UNSYNCED, UNSEEN]
+    assert parts(after) == [UNSYNCED, *UNSEEN]
     assert (await broker.js.stream_info(streams.EVENTS)).config.max_age == 30 * streams.DAY_S
 
 
@@ -206,7 +206,7 @@ async def test_a_stream_that_was_made_wrong_is_right_once_it_is_restored(
     assert await asyncio.to_thread(main, ["restore", backup]) == 0
     capsys.readouterr()
     _, said = await told(capsys)
-    assert parts(said) == [UNSYNCED, UNSEEN]
+    assert parts(said) == [UNSYNCED, *UNSEEN]
     assert (await broker.js.get_msg(streams.DELIVERIES, 1)).data == b"1"
 
 
@@ -216,6 +216,7 @@ async def test_the_spool_is_looked_at_where_it_is_named(
     monkeypatch.setenv("ODOOOPS_SPOOL_DIR", str(tmp_path / "none"))
     _, said = await told(capsys)
     assert ("error", "spool") in parts(said)
+    assert ("unknown", "spool") not in parts(said)
 
 
 async def test_names_that_act_on_a_terminal_are_escaped(
@@ -229,7 +230,12 @@ async def test_names_that_act_on_a_terminal_are_escaped(
     assert "\x1b" not in printed
     assert "deliver\\x1b[2J" in printed
     lines = printed.splitlines()
-    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["error", "error", "unknown"]
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == [
+        "error",
+        "error",
+        "unknown",
+        "unknown",
+    ]
 
 
 async def test_a_mend_stands_on_one_line_uncut_however_long_it_is(
