@@ -20,6 +20,7 @@ NAMED_MAX = 5
 """Tables that a finding names in its sentence; its command names them all."""
 RELOAD = "SELECT pg_reload_conf();"
 MIGRATE = "python -m migrations"
+OWN_LOGINS = "python -m migrations.logins   # with a login of its own for each in DATABASE_URL_<SERVICE>"
 
 
 async def told(engine: AsyncEngine) -> list[Finding]:
@@ -209,7 +210,8 @@ def _roles(facts: Facts) -> list[Finding]:
     ]
     for service in sorted({role for role, _ in NEEDS} & known):
         members = [role for role in facts.roles if service in role.member_of and role.name not in ROLES]
-        if not any(role.login for role in members):
+        itself = any(role.login for role in facts.roles if role.name == service)
+        if not itself and not any(role.login for role in members):
             locked = ", ".join(role.name for role in members)
             found.append(
                 Finding(
@@ -245,7 +247,7 @@ def _powers(role: Role) -> list[Finding]:
     if role.name in ROLES and role.login:
         says = "can log in: it is there to hold rights, each service has a login of its own"
         lost = "who did what: connections of several services look alike"
-        found.append(("warning", says, lost, f"ALTER ROLE {name} NOLOGIN;"))
+        found.append(("warning", says, lost, f"{OWN_LOGINS}; then ALTER ROLE {name} NOLOGIN;"))
     if role.login and len(role.member_of) > 1:
         says = f"is a member of {', '.join(role.member_of)}"
         lost = "whoever takes over one of these services can do what the others may"
@@ -258,7 +260,7 @@ def _parted(role: Role) -> str:
     others = [each for each in role.member_of if not role.name.endswith(each.removeprefix("odooops"))]
     if len(others) == len(role.member_of) - 1:
         return f"REVOKE {', '.join(others)} FROM {_quoted(role.name)};"
-    return "python -m migrations.logins   # with DATABASE_URL_<SERVICE> as a login of its own for each"
+    return OWN_LOGINS
 
 
 def _rights(facts: Facts) -> list[Finding]:

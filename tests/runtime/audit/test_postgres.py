@@ -189,6 +189,9 @@ def test_a_service_that_nobody_can_log_in_for_is_told() -> None:
     nobody = [role for role in FACTS.roles if role != LOGIN]
     (found,) = audit.findings(replace(FACTS, roles=nobody))
     assert (found.level, found.says) == ("warning", "no login is a member of it")
+    by_itself = [replace(role, login=role.login or role.name == "odooops_projector") for role in nobody]
+    (found,) = audit.findings(replace(FACTS, roles=by_itself))
+    assert found.mend.startswith("python -m migrations.logins ")  # or nobody could log in for it
 
 
 def test_a_standby_is_told() -> None:
