@@ -167,7 +167,11 @@ class Drift:
     @property
     def is_more_copies(self) -> bool:
         """Whether it is more copies than were asked for: nobody takes one away by the way."""
-        return self.setting == "num_replicas" and int(str(self.is_)) > int(str(self.expected))
+        if self.setting != "num_replicas" or not (
+            isinstance(self.is_, int) and isinstance(self.expected, int)
+        ):
+            return False
+        return self.is_ > self.expected
 
     def __str__(self) -> str:
         if self.setting == EXISTENCE:

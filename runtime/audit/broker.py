@@ -41,9 +41,9 @@ async def told(nc: Client, names: Collection[str], *, servers: bool = True) -> l
     try:
         async with asyncio.timeout(TOLD_S_MAX):
             facts = await ask(nc, names, servers=servers)
+        return [*findings(facts, datetime.now(UTC)), *clock.findings(clocks(facts))]
     except FAULTS as error:
         return [not_asked("broker", error)]
-    return [*findings(facts, datetime.now(UTC)), *clock.findings(clocks(facts))]
 
 
 def findings(facts: Facts, now: datetime, ledger_seq: int | None = None) -> list[Finding]:

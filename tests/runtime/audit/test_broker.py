@@ -65,6 +65,13 @@ def judged(given: Facts, ledger_seq: int | None = None) -> list[tuple[str, str]]
     return [(each.level, each.part) for each in audit.findings(given, NOW, ledger_seq)]
 
 
+def test_any_setting_of_any_kind_is_judged_without_a_fault() -> None:
+    for name, made in MADE.items():
+        for setting in vars(made.config).keys() - {"name", "durable_name"}:
+            for value in (1, 2.0, True):
+                audit.findings(facts(name, **{setting: value}), NOW, 0)
+
+
 def test_our_own_settings_lose_nothing() -> None:
     for name in MADE:
         assert judged(facts(name)) == []
@@ -120,6 +127,8 @@ def test_a_streams_setting_is_judged_by_what_it_could_lose(
         (PROJECTOR, {"deliver_subject": "x.y"}, "error"),
         (PROJECTOR, {"inactive_threshold": 60.0}, "warning"),
         (PROJECTOR, {"mem_storage": True}, "warning"),
+        (PROJECTOR, {"num_replicas": 1}, "warning"),
+        (PROJECTOR, {"num_replicas": 0}, None),
         (PROJECTOR, {"max_waiting": 512}, None),
         (PROJECTOR, {"max_waiting": 2}, "warning"),
         (NOTIFIER, {"filter_subjects": None}, "info"),
