@@ -81,17 +81,17 @@ async def ask(
     names: Collection[str],
     *,
     servers: bool = True,
-    replicas: int | None = None,
+    replicas: int = 1,
     limits: bool = False,
     thorough: bool = False,
 ) -> Facts:
     """The settings of these streams and consumers, and of the servers where this user may ask them.
 
-    With `replicas`, the number of copies is compared with it; with `limits`, the operator's own limits count as drift;
-    with `thorough`, what waits is looked at, and the account, which take rights that services have not. Raises one of
-    FAULTS where nothing of it is answered.
+    Fewer than `replicas` copies are drift, more are none; with `limits`, the operator's own limits are drift, too; with
+    `thorough`, what waits is looked at, and the account, which take rights that services have not. Raises one of FAULTS
+    where nothing of it is answered.
     """
-    made = [each for each in streams.all_made(replicas or 1) if each.name in names]
+    made = [each for each in streams.all_made(replicas) if each.name in names]
     found, *answers = await asyncio.gather(
         _servers(nc) if servers else asyncio.sleep(0),
         *(_asked(nc, _info_subject(each)) for each in made),
@@ -119,8 +119,8 @@ async def ask(
             first_at[each.name] = datetime.fromisoformat(said["state"]["first_ts"])
         unknown = _unknown(each, said["config"])
         held[each.name] = info = (StreamInfo if each.of_stream else ConsumerInfo).from_response(said)
-        compared = [*streams.compare(each.where, each.config, info.config, limits=limits), *unknown]
-        drift += [one for one in compared if replicas is not None or one.setting != "num_replicas"]
+        ours = _as_many(each, replicas, info.config.num_replicas or 1)
+        drift += [*streams.compare(each.where, ours.config, info.config, limits=limits), *unknown]
         if not each.of_stream and info.paused:
             drift.append(Drift(each.where, PAUSED, info.config.pause_until or "paused", None))
     if silent and len(silent) == len(made):
@@ -144,6 +144,13 @@ async def ask(
         waiting_since=waiting_since,
         account=account,
     )
+
+
+def _as_many(made: Made, replicas: int, copies: int) -> Made:
+    """How it is to be in a cluster that keeps `replicas` copies, or the more that a stream has already."""
+    if not made.of_stream or copies <= replicas:
+        return made
+    return next(each for each in streams.all_made(copies) if each.where == made.where)
 
 
 def _info_subject(made: Made) -> str:

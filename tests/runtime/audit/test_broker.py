@@ -194,6 +194,13 @@ def test_a_broker_that_does_not_tell_is_unknown_and_one_that_was_not_asked_is_no
     assert audit.clocks(replace(facts(), clock=one)) == {"broker nats-1": SERVER.clock}
 
 
+def test_a_stream_with_more_copies_than_asked_for_is_compared_as_one_of_so_many() -> None:
+    for copies, compared in ((1, 1), (3, 3), (5, 5)):
+        config: Any = asking._as_many(MADE[DELIVERIES], 1, copies).config
+        assert config.num_replicas == compared
+    assert asking._as_many(MADE[PROJECTOR], 1, 3) == MADE[PROJECTOR]
+
+
 def test_one_copy_is_too_few_where_there_are_three_servers() -> None:
     three = [replace(SERVER, name=f"nats-{n}") for n in (1, 2, 3)]
     for name in (DELIVERIES, BODIES_STREAM, EVENTS):
