@@ -114,16 +114,26 @@ def doctor_command(
     mend: Annotated[
         bool, typer.Option("--mend", help="First set streams and consumers back to this version's settings.")
     ] = False,
+    limits: Annotated[
+        bool,
+        typer.Option(
+            "--limits", help="With --mend: max_age, max_bytes and max_msgs, too, which may be yours."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look for settings that could lose data.
 
     Of broker, streams, consumers, database, roles, clocks and disks: what is wrong, what could be lost, and how it is
-    mended. The exit code is 1 where an error is found, or a server does not answer; 0 with warnings.
+    mended. The exit code is 1 where an error is found, a server does not answer, or --mend could not mend all; 0 with
+    warnings.
     """
     from cli import doctor
 
-    if not asyncio.run(doctor.run(servers(context, data_dir), mend=mend, as_json=as_json)):
+    if limits and not mend:
+        raise typer.BadParameter("--limits belongs to --mend")
+    looked = doctor.run(servers(context, data_dir), mend=mend, limits=limits, as_json=as_json)
+    if not asyncio.run(looked):
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -153,7 +153,8 @@ async def _restore_stream(target: Target, entry: Mapping[str, Any], standing: st
     name = entry["config"]["name"]
     if standing == EMPTY:
         await _remove_empty(target, name)
-    config = {**entry["config"], "num_replicas": target.replicas}
+    # A stream that was made wrong comes back right: later the broker would let nobody change these.
+    config = {**entry["config"], **streams.FIXED, "num_replicas": target.replicas}
     config["metadata"] = {**config.get("metadata", {}), MARK: target.id}
     counting = Counting(f"restoring {name}", target.backup.manifest["parts"][entry["part"]]["bytes"])
     pieces = _told(target, counting, entry["part"])

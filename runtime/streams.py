@@ -6,8 +6,13 @@ because a silent reset of a stream's settings has lost data elsewhere.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
+import nats.errors
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
@@ -18,6 +23,7 @@ from nats.js.api import (
     StorageType,
     StoreCompression,
     StreamConfig,
+    StreamConsumerLimits,
 )
 from nats.js.errors import APIError, NotFoundError
 
@@ -152,6 +158,10 @@ NOTIFIED_BEFORE = (frozenset({"events.build.finished", "events.deployment.status
 
 DAY_S = 86_400
 
+EXISTENCE = "existence"
+"""What a Drift is about that says that something is missing."""
+PAUSED = "paused"
+
 
 @dataclass(frozen=True, slots=True)
 class Drift:
@@ -162,8 +172,24 @@ class Drift:
     is_: object
     expected: object
 
+    @property
+    def is_more_copies(self) -> bool:
+        """Whether it is more copies than were asked for: nobody takes one away by the way."""
+        if self.setting != "num_replicas" or not (
+            isinstance(self.is_, int) and isinstance(self.expected, int)
+        ):
+            return False
+        return self.is_ > self.expected
+
     def __str__(self) -> str:
-        return f"{self.where}: {self.setting} is {self.is_!r}, expected {self.expected!r}"
+        if self.setting == EXISTENCE:
+            return f"{self.where} is missing"
+        return f"{self.where}: {self.setting} is {_plain(self.is_)}, expected {_plain(self.expected)}"
+
+
+def _plain(value: object) -> str:
+    """A setting's value, an enumeration's as NATS writes it."""
+    return repr(value.value if isinstance(value, Enum) else value)
 
 
 def stream_configs(replicas: int) -> tuple[StreamConfig, ...]:
@@ -283,114 +309,225 @@ def subscriber_config(name: str, subjects: list[str]) -> ConsumerConfig:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A stream, or a durable consumer of one, as this version makes it."""
+
+    where: str
+    """As `stream DELIVERIES`, `consumer projector`."""
+    stream: str
+    config: StreamConfig | ConsumerConfig
+
+    @property
+    def name(self) -> str:
+        """Of the stream, or of the consumer."""
+        return self.where.partition(" ")[2]
+
+    @property
+    def of_stream(self) -> bool:
+        """Whether it is a stream."""
+        return isinstance(self.config, StreamConfig)
+
+    async def found(self, js: JetStreamContext) -> StreamConfig | ConsumerConfig | None:
+        """How it is set, None where it is missing."""
+        found: StreamConfig | ConsumerConfig
+        try:
+            if self.of_stream:
+                found = (await js.stream_info(self.stream)).config
+            else:
+                found = (await js.consumer_info(self.stream, self.name)).config
+        except NotFoundError:
+            return None
+        return found
+
+    async def make(self, js: JetStreamContext) -> None:
+        """Make it, or set a consumer back as a whole. Raises APIError where the broker refuses."""
+        if isinstance(self.config, StreamConfig):
+            await js.add_stream(self.config)
+        else:
+            await js.add_consumer(self.stream, self.config)
+
+
+def all_made(replicas: int = 1) -> tuple[Made, ...]:
+    """The streams, then their consumers, for a cluster that keeps `replicas` copies."""
+    return (
+        *(Made(f"stream {each.name}", str(each.name), each) for each in stream_configs(replicas)),
+        *(Made(f"consumer {each.durable_name}", stream, each) for stream, each in consumer_configs()),
+    )
+
+
 async def provision(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
     """Make the streams and consumers that are missing; name what drifted in those that are there.
 
     One thing is changed: the filter of a consumer that is exactly as an earlier version made it.
     """
     drift: list[Drift] = []
-    for stream in stream_configs(replicas):
-        found = await _stream(js, stream)
+    for made in all_made(replicas):
+        found = await made.found(js)
         if found is None:
-            await js.add_stream(stream)
-        else:
-            drift += compare(f"stream {stream.name}", stream, found)
-    for stream_name, consumer in consumer_configs():
-        existing = await _consumer(js, stream_name, consumer)
-        if existing is None:
-            await js.add_consumer(stream_name, consumer)
+            await made.make(js)
             continue
-        if set(existing.filter_subjects or ()) in NOTIFIED_BEFORE and consumer.durable_name == NOTIFIER:
-            existing = existing.evolve(filter_subjects=consumer.filter_subjects)
-            await js.add_consumer(stream_name, existing)
-        drift += compare(f"consumer {consumer.durable_name}", consumer, existing)
+        if made.name == NOTIFIER and set(getattr(found, "filter_subjects", None) or ()) in NOTIFIED_BEFORE:
+            found = found.evolve(filter_subjects=list(NOTIFIED_SUBJECTS))
+            assert isinstance(found, ConsumerConfig)
+            await js.add_consumer(made.stream, found)
+        drift += compare(made.where, made.config, found)
     return drift
 
 
 async def inspect(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
     """What `provision` would make or name, making nothing; what is missing is a Drift too."""
     drift: list[Drift] = []
-    for stream in stream_configs(replicas):
-        found = await _stream(js, stream)
-        where = f"stream {stream.name}"
-        drift += [missing(where)] if found is None else compare(where, stream, found)
-    for stream_name, consumer in consumer_configs():
-        existing = await _consumer(js, stream_name, consumer)
-        where = f"consumer {consumer.durable_name}"
-        drift += [missing(where)] if existing is None else compare(where, consumer, existing)
+    for made in all_made(replicas):
+        found = await made.found(js)
+        drift += [missing(made.where)] if found is None else compare(made.where, made.config, found)
     return drift
 
 
-FIXED = {"storage", "retention", "sealed", "deliver_policy", "ack_policy"}
-"""Settings of a stream or a consumer that is there, which the broker lets nobody change."""
+FIXED: Mapping[str, object] = {
+    "storage": "file",
+    "retention": "limits",
+    "sealed": False,
+    "deny_delete": False,
+    "deny_purge": False,
+    "allow_msg_ttl": False,
+    "persist_mode": "default",
+}
+"""How all our streams are set, as the broker says it, where it lets nobody change that later (measured with 2.15).
+
+A snapshot may be restored with it, whatever the stream was that it was taken of.
+"""
 
 
-async def mend(js: JetStreamContext, replicas: int = 1) -> tuple[list[Drift], list[tuple[Drift, str]]]:
-    """Set back what drifted, each setting by itself; what was set, and what the broker refused with its reason.
+def is_fixed(drift: Drift) -> bool:
+    """Whether a stream has to be made anew for that."""
+    if drift.setting == "retention":
+        return drift.is_ == RetentionPolicy.WORK_QUEUE
+    return drift.where.startswith("stream ") and drift.setting in FIXED
 
-    For an operator who has read what drifted. Copies that are more than `replicas` stay.
+
+async def mend(nc: Client, drifts: Iterable[Drift], replicas: int = 1) -> tuple[list[str], list[str]]:
+    """Set these back: what was done, and what was not with the reason, each a sentence.
+
+    For an operator who has read what drifted. What is missing is made; of a stream each setting is set by itself, but
+    copies that are more than `replicas` stay. A consumer is set as a whole, made anew where the broker does not let it
+    be changed, and reads all again where it may have passed over something. Where the broker no longer answers, the
+    rest is left as it is.
     """
-    done: list[Drift] = []
-    refused: list[tuple[Drift, str]] = []
-    for drift in await provision(js, replicas):
-        if drift.setting in FIXED or (drift.setting == "num_replicas" and drift.is_ > drift.expected):  # type: ignore[operator]  # numbers
-            continue
-        try:
-            await _set(js, drift)
-        except APIError as error:
-            refused.append((drift, str(error.description)))
-        else:
-            done.append(drift)
-    return done, refused
+    done: list[str] = []
+    left: list[str] = []
+    made = {each.where: each for each in all_made(replicas)}
+    whole: dict[str, list[Drift]] = {}
+    for drift in drifts:
+        if not drift.is_more_copies:
+            key = drift.where if drift.where.startswith("consumer ") else str(drift)
+            whole.setdefault(key, []).append(drift)
+    waiting = list(whole.values())
+    while waiting:
+        tried, waiting, left = waiting, [], []
+        for together in tried:
+            said = "; ".join(map(str, together))
+            try:
+                done.append(f"{await _mend(nc, made[together[0].where], together)}: {said}")
+            except APIError as error:
+                waiting.append(together)
+                left.append(f"{said}: the broker refuses: {error.description}")
+            except nats.errors.Error as error:
+                return done, [*left, f"{said}: {error}; what comes after that was not tried"]
+        if len(waiting) == len(tried):
+            break  # one that was set may be what another waited for, and none was
+    return done, left
 
 
-async def _set(js: JetStreamContext, drift: Drift) -> None:
-    kind, _, name = drift.where.partition(" ")
-    changed = {drift.setting: drift.expected}
-    if kind == "stream":
-        await js.update_stream((await js.stream_info(name)).config.evolve(**changed))
-        return
-    stream = next(stream for stream, config in consumer_configs() if config.durable_name == name)
-    await js.add_consumer(stream, (await js.consumer_info(stream, name)).config.evolve(**changed))
-
-
-async def _stream(js: JetStreamContext, wanted: StreamConfig) -> StreamConfig | None:
-    assert wanted.name is not None
+async def _mend(nc: Client, made: Made, drifts: Sequence[Drift]) -> str:
+    """What was done. `drifts` are all of a consumer's, or one of a stream's."""
+    js = nc.jetstream()
+    settings = {each.setting: each.expected for each in drifts}
+    if EXISTENCE in settings:
+        await made.make(js)
+        return "made"
+    if made.of_stream:
+        config = (await js.stream_info(made.name)).config
+        # What nats-py does not know, it leaves out, which sets it back.
+        await js.update_stream(config.evolve(**{k: v for k, v in settings.items() if hasattr(config, k)}))
+        return "set back"
+    floor = (await js.consumer_info(made.stream, made.name)).ack_floor
+    goes_on_at = 1 if any(map(has_skipped, drifts)) or floor is None else floor.stream_seq + 1
+    how = "set back"
     try:
-        return (await js.stream_info(wanted.name)).config
-    except NotFoundError:
-        return None
+        await made.make(js)
+    except APIError as error:
+        if error.err_code != CANNOT_BE_UPDATED:
+            raise  # not now: then it would be gone
+        await js.delete_consumer(made.stream, made.name)
+        await made.make(js)
+        how = "made anew"
+    if PAUSED in settings:
+        await js.resume_consumer(made.stream, made.name)
+    if how == "made anew" or goes_on_at == 1:
+        subject = f"$JS.API.CONSUMER.RESET.{made.stream}.{made.name}"
+        answer = await nc.request(subject, json.dumps({"seq": goes_on_at}).encode(), REQUEST_S_MAX)
+        if fault := json.loads(answer.data).get("error"):
+            raise APIError.from_error(fault)
+    return f"{how}, it reads from {goes_on_at} on"
 
 
-async def _consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> ConsumerConfig | None:
-    assert wanted.durable_name is not None
-    try:
-        found: ConsumerConfig = (await js.consumer_info(stream, wanted.durable_name)).config
-    except NotFoundError:
-        return None
-    return found
+CANNOT_BE_UPDATED = 10012
+"""The server's code for what it lets nobody change in a consumer that is there."""
+_SKIPPING = {
+    "deliver_policy",
+    "ack_policy",
+    "opt_start_seq",
+    "opt_start_time",
+    "max_deliver",
+    "filter_subject",
+}
+
+
+def has_skipped(drift: Drift) -> bool:
+    """Whether a consumer that was set so may have passed over something, which it never reads unless it begins anew.
+
+    That it is set otherwise later does not bring that back (measured with 2.15).
+    """
+    return drift.setting in _SKIPPING or (drift.setting == "filter_subjects" and bool(drift.is_))
 
 
 def missing(where: str) -> Drift:
     """What is not there at all."""
-    return Drift(where, "existence", "missing", "there")
+    return Drift(where, EXISTENCE, "missing", "there")
 
 
-# What an operator may set on purpose: it bounds the log, and `status` says how full it is.
-_OPERATORS_CHOICE = {"max_age", "max_bytes", "max_msgs", "description"}
+LIMITS = {"max_age", "max_bytes", "max_msgs"}
+"""What an operator may set on purpose: it bounds the log, and `status` says how full it is."""
+_NEVER_COMPARED = {"name", "description", "metadata", "placement", "republish", "first_seq", "pause_until"}
+_BY_THE_BROKER = {"max_waiting": 512, "consumer_limits": StreamConsumerLimits()}
+"""What it sets where nothing is stated, beside what `_is_unset` knows."""
 
 
 def compare(
-    where: str, wanted: StreamConfig | ConsumerConfig, found: StreamConfig | ConsumerConfig
+    where: str,
+    wanted: StreamConfig | ConsumerConfig,
+    found: StreamConfig | ConsumerConfig,
+    *,
+    limits: bool = False,
 ) -> list[Drift]:
-    """One Drift for each setting that `wanted` states and `found` has otherwise."""
+    """One Drift for each setting that is other than `wanted`, which leaves to the broker what it does not state.
+
+    The operator's own limits count with `limits` only.
+    """
     drift = []
-    for setting, expected in vars(wanted).items():
-        if expected is None or setting in _OPERATORS_CHOICE:
+    for setting, stated in vars(wanted).items():
+        if setting in _NEVER_COMPARED or (setting in LIMITS and not limits):
             continue
-        is_ = getattr(found, setting)
-        if isinstance(expected, list):
-            expected, is_ = sorted(expected), sorted(is_ or [])
-        if is_ != expected and not (expected in (False, 0, -1) and is_ in (None, False, 0, -1)):
+        expected, is_ = stated, getattr(found, setting)
+        if isinstance(expected, list) and isinstance(is_, list):
+            expected, is_ = sorted(expected), sorted(is_)
+        by_the_broker = expected is None and is_ == _BY_THE_BROKER.get(setting)
+        if is_ != expected and not by_the_broker and not (is_unset(is_) and is_unset(expected)):
             drift.append(Drift(where, setting, is_, expected))
     return drift
+
+
+def is_unset(value: object) -> bool:
+    """Whether that is one of the broker's ways to say that a setting is not set."""
+    return value in (None, False, 0, -1, "", "none", [], {})

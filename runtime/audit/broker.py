@@ -1,221 +1,60 @@
-"""What the broker's settings could lose: asked with the rights of a service, judged without any.
-
-`ask` gets the facts, `findings` is a function of them.
-"""
+"""What the broker's settings could lose, judged by the facts that `asking` gets."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
 
-import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js.api import ConsumerInfo, PersistMode, StreamInfo
-from nats.js.errors import APIError
+from nats.js.api import Base, DiscardPolicy, StreamConfig, StreamInfo
 
 from runtime import streams
 from runtime.audit import clock, disk
+from runtime.audit.asking import FAULTS, Facts, ask
 from runtime.audit.clock import Reading
 from runtime.audit.finding import Finding, Level, not_asked
-from runtime.permissions import API, SERVERS
-from runtime.streams import DAY_S, Drift
+from runtime.streams import BODIES_STREAM, DAY_S, DELIVERIES, EVENTS, EXISTENCE, PAUSED, Drift
 
-ASK_S_MAX = 2.0
-SERVERS_FIRST_S_MAX = 1.0
-SERVERS_NEXT_S_MAX = 0.3
-"""How many servers there are, nobody says: they are waited for until none answers any more."""
-SERVERS_MAX = 64
 TOLD_S_MAX = 5.0
 """A service that is to stop meanwhile stops within 10 s."""
-NANOSECONDS = 1_000_000_000
 
-RETENTION_S_MIN = 7 * DAY_S
-"""For so long a projector may be away before the log loses what nobody has read."""
-EVENTS_S_MIN = DAY_S
+RETENTION_S_MIN = {DELIVERIES: 7 * DAY_S, BODIES_STREAM: 7 * DAY_S, EVENTS: DAY_S}
+"""For so long a reader may be away before the stream loses what it has not read."""
+NEARLY_FULL = 0.9
+"""Of its limit: from here on a stream that lets old messages go is said to keep as long as it keeps now."""
 PAYLOAD_BYTES_MIN = max(streams.MESSAGE_BYTES_MAX, streams.BODY_PIECE_BYTES + 4 * 1024)
 """The largest message of ours with its headers."""
 COPIES_WANTED = 3
 
 MEND = "odooops doctor --mend"
-RESTART = "restart the brokers one after the other (`odooops up` writes its own nats.conf at each start)"
+RESTART = (
+    "for n in 1 2 3; do docker compose restart nats-$n; docker compose up -d --no-deps --wait nats-$n; done"
+    "   # `odooops up` writes its own nats.conf at each start"
+)
+REMAKE = "odooops backup FILE && odooops restore FILE   # restore into new, empty servers: see the runbook lost-server"
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """One server of the cluster, as it says itself. `sync_interval_s` is 0 where it syncs each write."""
-
-    name: str
-    sync_interval_s: float
-    max_payload: int
-    storage_bytes: int
-    storage_bytes_max: int
-    clock: Reading
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the broker answered. What a user may not ask is not there."""
-
-    max_payload: int
-    servers: Sequence[Server] | None = None
-    """Those with JetStream; none where they do not tell this user, None where they were not asked."""
-    streams: Mapping[str, StreamInfo] = field(default_factory=dict)
-    consumers: Mapping[str, ConsumerInfo] = field(default_factory=dict)
-    drift: Sequence[Drift] = ()
-    clock: Reading | None = None
-    """Of the server that leads DELIVERIES, or another stream that was asked for."""
-    waiting_since: Mapping[str, datetime] = field(default_factory=dict)
-    """When the oldest message was stored that waits for a consumer, by the consumer's name."""
-
-
-async def ask(
-    nc: Client,
-    names: Iterable[str],
-    consumers: Iterable[str] = (),
-    *,
-    servers: bool = True,
-    replicas: int | None = None,
-    oldest: bool = False,
-) -> Facts:
-    """The settings of these streams and consumers, and of the servers where this user may ask them.
-
-    With `replicas`, the number of copies is compared with it; with `oldest`, what waits is looked at, which takes the
-    right to read it. Raises nats.errors.Error, APIError or TimeoutError where the broker does not answer.
-    """
-    found: dict[str, StreamInfo] = {}
-    held: dict[str, ConsumerInfo] = {}
-    drift: list[Drift] = []
-    reading: Reading | None = None
-    names, consumers = set(names), set(consumers)
-    for wanted in streams.stream_configs(replicas or 1):
-        name, where = str(wanted.name), f"stream {wanted.name}"
-        if name not in names:
-            continue
-        answer, read = await _asked(nc, f"{API}.STREAM.INFO.{name}")
-        if answer is None:
-            drift.append(streams.missing(where))
-            continue
-        reading = reading or read
-        found[name] = StreamInfo.from_response(answer)
-        compared = streams.compare(where, wanted, found[name].config)
-        drift += [each for each in compared if replicas is not None or each.setting != "num_replicas"]
-    for stream, config in streams.consumer_configs():
-        name, where = str(config.durable_name), f"consumer {config.durable_name}"
-        if name not in consumers:
-            continue
-        answer, _ = await _asked(nc, f"{API}.CONSUMER.INFO.{stream}.{name}")
-        if answer is None:
-            drift.append(streams.missing(where))
-            continue
-        held[name] = ConsumerInfo.from_response(answer)
-        drift += streams.compare(where, config, held[name].config)
-    return Facts(
-        max_payload=nc.max_payload,
-        servers=await _servers(nc) if servers else None,
-        streams=found,
-        consumers=held,
-        drift=drift,
-        clock=reading,
-        waiting_since=await _oldest(nc, held.values()) if oldest else {},
-    )
-
-
-async def _asked(nc: Client, subject: str, body: bytes = b"") -> tuple[dict[str, Any] | None, Reading | None]:
-    """An answer of JetStream, None where there is no such thing, and its clock. Raises APIError."""
-    asked = datetime.now(UTC)
-    message = await nc.request(subject, body, timeout=ASK_S_MAX)
-    answered = datetime.now(UTC)
-    answer: dict[str, Any] = json.loads(message.data)
-    if error := answer.get("error"):
-        if error.get("code") == 404:
-            return None, None
-        raise APIError.from_error(error)
-    at = answer.get("ts")
-    return answer, None if at is None else Reading(datetime.fromisoformat(at), asked, answered)
-
-
-async def _servers(nc: Client) -> list[Server]:
-    """What each server says of itself; none where this user is not told."""
-    inbox = nc.new_inbox()
-    answers = await nc.subscribe(inbox)
-    found: list[Server] = []
-    try:
-        asked = datetime.now(UTC)
-        await nc.publish(SERVERS, b"", reply=inbox)
-        wait_s = SERVERS_FIRST_S_MAX
-        for _ in range(SERVERS_MAX):
-            message = await answers.next_msg(wait_s)
-            wait_s = SERVERS_NEXT_S_MAX
-            if (server := _server(message, asked, datetime.now(UTC))) is not None:
-                found.append(server)
-    except nats.errors.TimeoutError:
-        pass
-    finally:
-        await answers.unsubscribe()
-    return sorted(found, key=lambda each: each.name)
-
-
-def _server(message: Msg, asked: datetime, answered: datetime) -> Server | None:
-    """None where the answer is none, or the server has no JetStream."""
-    if not message.data:
-        return None
-    said = json.loads(message.data).get("data", {})
-    config = said.get("jetstream", {}).get("config")
-    if config is None:
-        return None
-    return Server(
-        name=said["server_name"],
-        sync_interval_s=0.0 if config.get("sync_always") else config.get("sync_interval", 0) / NANOSECONDS,
-        max_payload=said["max_payload"],
-        storage_bytes=said["jetstream"].get("stats", {}).get("storage", 0),
-        storage_bytes_max=config.get("max_storage", 0),
-        clock=Reading(datetime.fromisoformat(said["now"]), asked, answered),
-    )
-
-
-async def _oldest(nc: Client, held: Iterable[ConsumerInfo]) -> dict[str, datetime]:
-    found = {}
-    for each in held:
-        if not each.num_pending and not each.num_ack_pending:
-            continue
-        floor = each.ack_floor.stream_seq if each.ack_floor else 0
-        question = json.dumps({"seq": floor + 1, "next_by_subj": ">"}).encode()
-        answer, _ = await _asked(nc, f"{API}.STREAM.MSG.GET.{each.stream_name}", question)
-        if answer is not None:
-            found[str(each.name)] = datetime.fromisoformat(answer["message"]["time"])
-    return found
-
-
-async def told(
-    nc: Client, names: Iterable[str], consumers: Iterable[str] = (), *, servers: bool = True
-) -> list[Finding]:
+async def told(nc: Client, names: Collection[str], *, servers: bool = True) -> list[Finding]:
     """The findings of a service about what it uses; what it cannot ask is a finding, and no error."""
     try:
         async with asyncio.timeout(TOLD_S_MAX):
-            facts = await ask(nc, names, consumers, servers=servers)
-    except (nats.errors.Error, APIError, OSError, TimeoutError, ValueError, KeyError) as error:
+            facts = await ask(nc, names, servers=servers)
+        return [*findings(facts, datetime.now(UTC)), *clock.findings(clocks(facts))]
+    except FAULTS as error:
         return [not_asked("broker", error)]
-    return findings(facts, datetime.now(UTC))
 
 
 def findings(facts: Facts, now: datetime, ledger_seq: int | None = None) -> list[Finding]:
     """What these settings could lose. `ledger_seq` is the last sequence that the ledger knows, where that was asked."""
-    found = [*_sync(facts), *_payload(facts), *_clocks(facts), *_copies(facts)]
-    for server in facts.servers or ():
-        found += disk.of_broker(server.name, server.storage_bytes, server.storage_bytes_max)
-    found += [_drifted(each, facts) for each in facts.drift]
+    found = [*_sync(facts), *_payload(facts), *_copies(facts), *_room(facts)]
+    found += [not_asked(where, error) for where, error in facts.silent.items()]
+    found += [_drifted(each, facts, ledger_seq) for each in facts.drift if not each.is_more_copies]
     for name, info in facts.streams.items():
-        found += [*_stream(name, info), *_retention(name, info, facts, now)]
-    for name, consumer in facts.consumers.items():
-        found += _consumer(name, consumer)
-    if ledger_seq is not None and (log := facts.streams.get(streams.DELIVERIES)) is not None:
-        found += _trimmed(log.state.first_seq, ledger_seq)
+        found += _retention(name, info, facts, now)
+    if (log := facts.streams.get(DELIVERIES)) is not None:
+        found += _lost(log, ledger_seq)
     return found
 
 
@@ -233,17 +72,28 @@ def _sync(facts: Facts) -> list[Finding]:
                 " a nats.conf with the account $SYS of this version lets doctor ask",
             )
         ]
-    return [
+    found = [
         Finding(
             level="error",
             part=f"broker {server.name}",
             says=f"writes reach its disk every {server.sync_interval_s:g} s, not before they are acknowledged",
             could_lose=f"at a power cut, what was answered with 200 in the last {server.sync_interval_s:g} s",
-            mend=f"sync_interval: always in jetstream {{}} of nats.conf, then {RESTART}",
+            mend=f"write `sync_interval: always` into jetstream {{}} of deploy/nats/nats.conf, then {RESTART}",
         )
         for server in facts.servers
         if server.sync_interval_s > 0
     ]
+    return found + [not_asked(f"broker {name}", "it did not answer") for name in _unheard(facts)]
+
+
+def _unheard(facts: Facts) -> list[str]:
+    """Servers that the streams know, that are not called away, and that did not say how they are set."""
+    known: set[str] = set()
+    for info in facts.streams.values():
+        if info.cluster is not None and info.cluster.replicas:
+            known |= {str(peer.name) for peer in info.cluster.replicas if not peer.offline}
+            known |= {info.cluster.leader} if info.cluster.leader else set()
+    return sorted(known - {server.name for server in facts.servers or ()})
 
 
 def _payload(facts: Facts) -> list[Finding]:
@@ -256,63 +106,79 @@ def _payload(facts: Facts) -> list[Finding]:
             part=part,
             says=f"max_payload is {limit:,} bytes, a message of ours has up to {PAYLOAD_BYTES_MIN:,}",
             could_lose="larger deliveries: their senders are told to come again, and some never do",
-            mend=f"max_payload: 1MB in nats.conf, then {RESTART}",
+            mend=f"write `max_payload: 1MB` into deploy/nats/nats.conf, then {RESTART}",
         )
         for part, limit in limits.items()
         if 0 < limit < PAYLOAD_BYTES_MIN
     ]
 
 
-def _clocks(facts: Facts) -> list[Finding]:
-    found = []
-    for server in facts.servers or ():
-        found += clock.findings(f"broker {server.name}", server.clock)
-    if not facts.servers and facts.clock is not None:
-        found += clock.findings("the broker", facts.clock)
-    return found
+def clocks(facts: Facts) -> dict[str, Reading]:
+    """What the clocks showed: of each server that told, else of one."""
+    told_by = {f"broker {server.name}": server.clock for server in facts.servers or ()}
+    return told_by or ({} if facts.clock is None else {"the broker": facts.clock})
 
 
 def _copies(facts: Facts) -> list[Finding]:
-    """Whether the log is on several of the servers, and all its copies are there."""
+    """Whether what cannot be had again is on several of the servers, and all its copies are there."""
     found = []
-    info = facts.streams.get(streams.DELIVERIES)
-    if info is None:
-        return []
     seen = len(facts.servers or ())
-    wanted = COPIES_WANTED if seen >= COPIES_WANTED else 1
-    told = any(each.setting == "num_replicas" for each in facts.drift)
-    if (info.config.num_replicas or 1) < wanted and not told:
-        found.append(
-            Finding(
-                level="warning",
-                part=f"stream {streams.DELIVERIES}",
-                says=f"num_replicas is {info.config.num_replicas}, and there are {seen} servers",
-                could_lose="the whole log, with the disk of the one server that has it",
-                mend=f"NATS_REPLICAS={COPIES_WANTED} {MEND}",
+    for name in RETENTION_S_MIN.keys() & facts.streams.keys():
+        info, where = facts.streams[name], f"stream {name}"
+        told = any((each.where, each.setting) == (where, "num_replicas") for each in facts.drift)
+        if seen >= COPIES_WANTED > (info.config.num_replicas or 1) and not told:
+            found.append(
+                Finding(
+                    level="warning",
+                    part=where,
+                    says=f"num_replicas is {info.config.num_replicas}, and there are {seen} servers",
+                    could_lose="all of it, with the disks that have the copies",
+                    mend=f"NATS_REPLICAS={COPIES_WANTED} {MEND}",
+                )
             )
-        )
-    found += [
-        Finding(
-            level="warning",
-            part=f"stream {streams.DELIVERIES}",
-            says=f"the copy on {peer.name} is {'offline' if peer.offline else 'not up to date'}",
-            could_lose="nothing yet: with one more copy gone, deliveries are refused",
-            mend=f"docker compose up -d --no-deps --wait {peer.name}",
-        )
-        for peer in (info.cluster and info.cluster.replicas) or ()
-        if peer.offline or not peer.current
-    ]
+        peers = (info.cluster and info.cluster.replicas) or []
+        behind = [str(peer.name) for peer in peers if peer.offline or not peer.current]
+        if behind:
+            refused = 2 * len(behind) > len(peers)  # the leader's is the one that is not among them
+            found.append(
+                Finding(
+                    level="error" if refused else "warning",
+                    part=where,
+                    says=f"of its {len(peers) + 1} copies those on {', '.join(behind)} are away or not up to date",
+                    could_lose="what comes: without a majority of them, all is refused"
+                    if refused
+                    else "nothing yet: with one more gone, what comes is refused",
+                    mend=f"docker compose up -d --no-deps --wait {' '.join(behind)}",
+                )
+            )
+    return sorted(found, key=lambda each: (each.part, each.says))
+
+
+def _room(facts: Facts) -> list[Finding]:
+    """How full a server's storage is, the account's, and a stream that takes nothing more once it is full."""
+    found = []
+    for server in facts.servers or ():
+        found += disk.of_storage(f"disk of {server.name}", server.storage_bytes, server.storage_bytes_max)
+    if facts.account is not None:
+        found += disk.of_storage("storage of the broker's account", *facts.account)
+    for name, info in facts.streams.items():
+        if info.config.discard == DiscardPolicy.NEW and name in RETENTION_S_MIN:
+            found += disk.of_storage(f"room of stream {name}", info.state.bytes, info.config.max_bytes or 0)
     return found
 
 
 _STREAM_LOSES: Mapping[str, tuple[Level, str]] = {
+    EXISTENCE: ("error", "deliveries: they are refused"),
     "storage": ("error", "all of it, at the next restart of the broker"),
     "retention": ("error", "what was read is removed: nothing can be rebuilt or verified"),
     "subjects": ("error", "what comes for other subjects is refused, and some senders never repeat"),
+    "mirror": ("error", "deliveries: it only copies another stream, and takes none"),
+    "subject_transform": ("error", "what is stored has another subject: its readers do not find it"),
     "max_msg_size": ("error", "larger messages are refused, and some senders never repeat"),
     "max_msgs_per_subject": ("error", "all but the newest messages of each subject"),
     "no_ack": ("error", "deliveries: the broker acknowledges nothing, so each is refused"),
     "sealed": ("error", "deliveries: the stream takes nothing more"),
+    "persist_mode": ("error", "what was answered with 200 just before the broker is killed"),
     "num_replicas": ("warning", "all of it, with the disks that have the copies"),
     "duplicate_window": (
         "warning",
@@ -322,16 +188,41 @@ _STREAM_LOSES: Mapping[str, tuple[Level, str]] = {
         "warning",
         "whoever may publish there can erase all earlier messages by one header",
     ),
+    "allow_msg_ttl": ("warning", "whoever may publish there can have a message erased later, by one header"),
     "allow_direct": ("warning", "nothing: what is read by its sequence is read slowly, or not at all"),
+    "deny_delete": ("warning", "nothing: what must be erased cannot be, `odooops redact` is refused"),
+    "deny_purge": ("warning", "nothing, until it is full: `odooops archive --trim` is refused"),
     "allow_atomic": ("info", "nothing: many messages at once are stored slowly"),
+    "allow_batched": ("info", "nothing"),
     "compression": ("info", "nothing: it takes more disk"),
 }
+_UNREADABLE = "nothing yet: its service's questions are refused, and what it is to read waits"
 _CONSUMER_LOSES: Mapping[str, tuple[Level, str]] = {
+    EXISTENCE: ("error", "nothing: what it is to read waits"),
+    PAUSED: ("error", "nothing yet: what it is to read waits"),
     "deliver_policy": ("error", "what was stored before it was made is never read"),
     "ack_policy": ("error", "what was handed out and not done is never read again"),
     "max_deliver": ("error", "what failed so often, in an outage for one, is never read again"),
+    "filter_subject": ("error", "what does not fit the filter is never read"),
     "filter_subjects": ("error", "what does not fit the filter is never read"),
-    "ack_wait": ("warning", "nothing: shorter, work is done twice; longer, a dead process's work waits"),
+    "headers_only": ("error", "every body: what it reads is parked"),
+    "deliver_subject": ("error", _UNREADABLE),
+    **dict.fromkeys(
+        ("max_batch", "max_bytes", "max_expires", "priority_groups", "priority_policy"),
+        ("error", _UNREADABLE),
+    ),
+    "inactive_threshold": (
+        "warning",
+        "nothing: while its service is away for longer, the broker removes it, and it has to be made again",
+    ),
+    **dict.fromkeys(
+        ("mem_storage", "num_replicas"),
+        ("warning", "nothing but what it has read: with its server, all is read again"),
+    ),
+    **dict.fromkeys(
+        ("ack_wait", "backoff"),
+        ("warning", "nothing: shorter, work is done twice; longer, a dead process's work waits"),
+    ),
     "max_ack_pending": ("warning", "nothing: fewer in hand is slower, more takes memory"),
 }
 _SMALLER_IS_WORSE = {"num_replicas", "duplicate_window", "max_msg_size"}
@@ -339,44 +230,53 @@ _REPLACEABLE = {streams.POLLER_STREAM, streams.ARTIFACTS_STREAM}
 """Streams of which the tables are not made."""
 
 
-def _drifted(drift: Drift, facts: Facts) -> Finding:
+def _drifted(drift: Drift, facts: Facts, ledger_seq: int | None) -> Finding:
     """What a setting that is not ours could lose."""
     kind, _, name = drift.where.partition(" ")
-    if drift.setting == "existence":
-        lost = "deliveries: they are refused" if kind == "stream" else "nothing: what it is to read waits"
-        return Finding("error", drift.where, "is missing", lost, MEND)
     level, lost = (_STREAM_LOSES if kind == "stream" else _CONSUMER_LOSES).get(
         drift.setting, ("warning", "not known: this version was tried with its own setting alone")
     )
     if _is_more(drift):
         level, lost = "info", "nothing"
-    elif drift.setting == "discard" and kind == "stream":
+    elif drift.setting == "discard":
         level, lost = _discard(facts.streams.get(name))
     if level == "error" and name in _REPLACEABLE:
         level = "warning"
-    mend = MEND
-    if drift.setting in streams.FIXED:
-        mend = (
-            f"nats stream add {name}_KEPT --source {name} --storage file   # a copy; this setting cannot be changed"
-            if kind == "stream"
-            else f"nats consumer rm {_stream_of(name)} {name} && {MEND}   # it reads anew, and folds once"
-        )
-    return Finding(
-        level,
-        drift.where,
-        f"{drift.setting} is {_plain(drift.is_)}, not {_plain(drift.expected)}",
-        lost,
-        mend,
-    )
+    mend = REMAKE if streams.is_fixed(drift) else MEND
+    if kind == "consumer" and streams.has_skipped(drift):
+        mend += "   # it then reads all again, which counts nothing twice"
+    says = f"{drift.setting} is {_plain(drift.is_)}, not {_plain(drift.expected)}"
+    if drift.setting == EXISTENCE:
+        says = "is missing"
+        if name == DELIVERIES and ledger_seq:
+            lost = f"the log: the ledger knows {ledger_seq:,} sequences of it"
+            mend = "odooops restore FILE   # FILE: the newest backup; see the runbook lost-server"
+    elif drift.setting == PAUSED:
+        says = f"is paused until {drift.is_}"
+    return Finding(level, drift.where, says, lost, mend)
 
 
 def _plain(value: object) -> object:
     """A value of a setting as NATS writes it."""
-    return value.value if isinstance(value, Enum) else ", ".join(value) if isinstance(value, list) else value
+    match value:
+        case bool():
+            return str(value).lower()
+        case None:
+            return "unset"
+        case Enum():
+            return value.value
+        case list():
+            return ", ".join(str(_plain(each)) for each in value) or "unset"
+        case Base():
+            return ", ".join(f"{name} {_plain(said)}" for name, said in vars(value).items() if said)
+        case _:
+            return value
 
 
 def _is_more(drift: Drift) -> bool:
-    """Whether it is a limit that is wider than ours; none at all is said as 0 or -1."""
+    """Whether it is wider than ours; no limit at all is said as 0 or -1, and no filter by none."""
+    if drift.setting == "filter_subjects":
+        return not drift.is_
     if drift.setting not in _SMALLER_IS_WORSE or not isinstance(drift.expected, (int, float)):
         return False
     if not isinstance(drift.is_, (int, float)):
@@ -392,121 +292,73 @@ def _discard(info: StreamInfo | None) -> tuple[Level, str]:
     return "warning", "the oldest, read or not, as soon as somebody sets a limit"
 
 
-def _stream_of(consumer: str) -> str:
-    return next(stream for stream, config in streams.consumer_configs() if config.durable_name == consumer)
-
-
-def _stream(name: str, info: StreamInfo) -> list[Finding]:
-    """What this version never sets, and nobody else may."""
-    if info.config.persist_mode != PersistMode.ASYNC:
-        return []
-    return [
-        Finding(
-            "error",
-            f"stream {name}",
-            "persist_mode is async: a message is acknowledged before it is written",
-            "what was answered with 200 just before the broker is killed",
-            f"nats stream add {name}_KEPT --source {name} --storage file   # a copy; this setting cannot be changed",
-        )
-    ]
-
-
 def _retention(name: str, info: StreamInfo, facts: Facts, now: datetime) -> list[Finding]:
     """Whether the stream lets go of what nobody has read."""
     found = []
-    where, age_s = f"stream {name}", info.config.max_age or 0.0
-    least_s = {
-        streams.DELIVERIES: RETENTION_S_MIN,
-        streams.BODIES_STREAM: RETENTION_S_MIN,
-        streams.EVENTS: EVENTS_S_MIN,
-    }.get(name, 0)
-    readers = "the projector" if name != streams.EVENTS else "a subscriber"
-    if 0 < age_s < least_s:
-        found.append(
-            Finding(
-                "warning",
-                where,
-                f"max_age is {_span(age_s)}",
-                f"what comes while {readers} is away for longer",
-                f"nats stream edit {name} --max-age={'0' if name != streams.EVENTS else '30d'}",
-            )
-        )
-    elif age_s > 0 and name in (streams.DELIVERIES, streams.BODIES_STREAM):
-        found.append(
-            Finding(
-                "info",
-                where,
-                f"max_age is {_span(age_s)}",
-                "what is older: rebuild takes its rows over as they are, verify cannot prove them",
-                f"nats stream edit {name} --max-age=0",
-            )
-        )
+    where, (limit, keeps_s) = f"stream {name}", _keeps(name, info, facts, now)
+    if keeps_s is None or name not in RETENTION_S_MIN:
+        return []
+    if keeps_s < RETENTION_S_MIN[name]:
+        reader = "a subscriber" if name == EVENTS else "the projector"
+        lost = f"what comes while {reader} is away for longer"
+        found.append(Finding("warning", where, limit, lost, f"{MEND} --limits"))
+    elif name != EVENTS:
+        lost = "what is older: rebuild takes its rows over as they are, verify cannot prove them"
+        found.append(Finding("info", where, limit, lost, f"{MEND} --limits"))
     for consumer, at in facts.waiting_since.items():
         waits_s = (now - at).total_seconds()
-        if 0 < age_s < 2 * waits_s and _stream_of(consumer) == name:
+        if keeps_s < 2 * waits_s and facts.consumers[consumer].stream_name == name:
             found.append(
                 Finding(
                     "error",
                     where,
-                    f"max_age is {_span(age_s)}, and what waits for the {consumer} has waited for {_span(waits_s)}",
-                    f"what the {consumer} has not read, in {_span(max(0.0, age_s - waits_s))}",
-                    f"nats stream edit {name} --max-age={int(2 * age_s)}s   # then see why the {consumer} is behind",
+                    f"{limit}, and what waits for the {consumer} has waited for {_span(waits_s)}",
+                    f"what the {consumer} has not read, in {_span(max(0.0, keeps_s - waits_s))}",
+                    f"{MEND} --limits   # then see why the {consumer} is behind: odooops status",
                 )
             )
     return found
 
 
-def _trimmed(first_seq: int, ledger_seq: int) -> list[Finding]:
-    """Archiving takes out nothing that the ledger does not know: somebody or something else did."""
-    if first_seq <= ledger_seq + 1:
-        return []
-    return [
-        Finding(
-            "error",
-            f"stream {streams.DELIVERIES}",
-            f"it begins at {first_seq}, and the ledger ends at {ledger_seq}",
-            f"the deliveries from {ledger_seq + 1} to {first_seq - 1} left the log before they were projected",
-            "put back the broker's data from a backup; else ask the senders: see the runbook lost-webhooks",
-        )
-    ]
+def _keeps(name: str, info: StreamInfo, facts: Facts, now: datetime) -> tuple[str, float | None]:
+    """For how many seconds a stream keeps a message, with the limit that says so; None: for ever, or not known."""
+    config: StreamConfig = info.config
+    keeps: list[tuple[float, str]] = []
+    if config.max_age:
+        keeps.append((config.max_age, f"max_age is {_span(config.max_age)}"))
+    if config.discard == DiscardPolicy.OLD and (first := facts.first_at.get(name)) is not None:
+        held_s = (now - first).total_seconds()
+        for limit, held, most in (
+            ("max_bytes", info.state.bytes, config.max_bytes),
+            ("max_msgs", info.state.messages, config.max_msgs),
+        ):
+            if most is not None and 0 < most and held >= NEARLY_FULL * most:
+                keeps.append((held_s, f"{limit} is {most:,}, which is {_span(held_s)} of it"))
+    seconds, said = min(keeps, default=(None, ""))
+    return said, seconds
 
 
-def _consumer(name: str, info: ConsumerInfo) -> list[Finding]:
-    """What a consumer must not be, whatever else its settings are."""
-    where, stream, config = f"consumer {name}", info.stream_name, info.config
+def _lost(log: StreamInfo, ledger_seq: int | None) -> list[Finding]:
+    """What the log should have and has not. Archiving takes out nothing that the ledger does not know."""
     found = []
-    if info.paused:
+    first, last, lost = log.state.first_seq, log.state.last_seq, log.state.lost
+    restore = (
+        "odooops restore FILE   # FILE: the newest backup, into empty servers; see the runbook lost-server"
+    )
+    if lost is not None and lost.msgs:
+        says = f"the broker cannot read {len(lost.msgs)} messages of its disk, the first is {min(lost.msgs)}"
+        found.append((says, "these deliveries: their rows stay, and cannot be rebuilt or verified"))
+    if ledger_seq is not None and last < ledger_seq:
+        says = f"it ends at {last}, and the ledger knows {ledger_seq}: it was lost, or this is another"
         found.append(
-            Finding(
-                "error",
-                where,
-                f"is paused until {config.pause_until}",
-                "nothing yet: what it is to read waits",
-                f"nats consumer resume {stream} {name}",
-            )
+            (says, "what the tables rest on; and new deliveries, which take the old ones' sequences")
         )
-    filters = config.filter_subjects or ([config.filter_subject] if config.filter_subject else [])
-    if name == streams.PROJECTOR and filters:
-        found.append(
-            Finding(
-                "error",
-                where,
-                f"reads only {', '.join(filters)}",
-                "what does not fit the filter is never projected",
-                f"nats consumer rm {stream} {name} && {MEND}   # it reads anew, and folds once",
-            )
-        )
-    if config.headers_only:
-        found.append(
-            Finding(
-                "error",
-                where,
-                "headers_only is set",
-                "every body: what it reads is parked",
-                f"nats consumer rm {stream} {name} && {MEND}",
-            )
-        )
-    return found
+    elif ledger_seq is not None and first > ledger_seq + 1:
+        says = f"it begins at {first}, and the ledger ends at {ledger_seq}"
+        gone = f"the deliveries from {ledger_seq + 1} to {first - 1} left the log before they were projected"
+        restore = f"{restore}; else ask the senders: see the runbook lost-webhooks"
+        found.append((says, gone))
+    return [Finding("error", f"stream {DELIVERIES}", says, gone, restore) for says, gone in found]
 
 
 def _span(seconds: float) -> str:

@@ -1,9 +1,11 @@
-"""How far another machine's clock is from ours."""
+"""How far the servers' clocks are from ours, and from each other."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import combinations
 
 from runtime.audit.finding import Finding
 from runtime.streams import FUTURE_S_MAX
@@ -34,21 +36,40 @@ class Reading:
         return (self.answered - self.asked).total_seconds() / 2
 
 
-def findings(part: str, reading: Reading) -> list[Finding]:
-    """Whether `part`'s clock is too far from ours; what the round trip may explain is no skew."""
-    certain_s = abs(reading.ahead_s) - reading.uncertain_s
-    if certain_s < SKEW_S_WARNING:
-        return []
-    where = "ahead of" if reading.ahead_s > 0 else "behind"
-    return [
-        Finding(
-            level="error" if certain_s >= SKEW_S_ERROR else "warning",
-            part=f"clock of {part}",
-            says=f"{abs(reading.ahead_s):.1f} s {where} this machine's (±{reading.uncertain_s:.1f} s)",
-            could_lose=(
-                f"the order of what a poll and a webhook say; from {SIGNATURE_S} s on at ingest, webhooks of Slack"
-                f" and Standard Webhooks are refused; from {FUTURE_S_MAX} s on deliveries are parked (future_time)"
-            ),
-            mend="timedatectl set-ntp true   # on both machines; `timedatectl` says which of them is wrong",
+def findings(readings: Mapping[str, Reading]) -> list[Finding]:
+    """Whose clock is too far from ours, and of all others which two are too far apart.
+
+    What the round trips may explain is no skew.
+    """
+    found = []
+    near = []
+    for part, reading in readings.items():
+        skewed = _finding(part, "this machine's", reading.ahead_s, reading.uncertain_s)
+        if skewed is None:
+            near.append((part, reading))
+        else:
+            found.append(skewed)
+    for (one, left), (other, right) in combinations(near, 2):
+        apart = _finding(
+            one, f"{other}'s", left.ahead_s - right.ahead_s, left.uncertain_s + right.uncertain_s
         )
-    ]
+        if apart is not None:
+            found.append(apart)
+    return found
+
+
+def _finding(part: str, than: str, ahead_s: float, uncertain_s: float) -> Finding | None:
+    certain_s = abs(ahead_s) - uncertain_s
+    if certain_s < SKEW_S_WARNING:
+        return None
+    where = "ahead of" if ahead_s > 0 else "behind"
+    return Finding(
+        level="error" if certain_s >= SKEW_S_ERROR else "warning",
+        part=f"clock of {part}",
+        says=f"{abs(ahead_s):.1f} s {where} {than} (±{uncertain_s:.1f} s)",
+        could_lose=(
+            f"the order of what a poll and a webhook say; from {SIGNATURE_S} s on at ingest, webhooks of Slack"
+            f" and Standard Webhooks are refused; from {FUTURE_S_MAX} s on deliveries are parked (future_time)"
+        ),
+        mend="timedatectl set-ntp true   # on both machines; `timedatectl` says which of them is wrong",
+    )

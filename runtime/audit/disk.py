@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from runtime.audit.finding import Finding
@@ -47,7 +48,7 @@ def of_spool(folder: Path) -> list[Finding]:
                 part="spool",
                 says=f"{folder}: {error.strerror}",
                 could_lose="deliveries that come while the broker is away",
-                mend=f"mkdir -p {folder}   # and let ingest's user write there",
+                mend=f"mkdir -p {shlex.quote(str(folder))}   # and let ingest's user write there",
             )
         ]
     if free >= SPOOL_BYTES_MAX:
@@ -72,16 +73,32 @@ NO_SPOOL = Finding(
 )
 
 
-def of_broker(server: str, used: int, limit: int) -> list[Finding]:
-    """How full a broker's storage is, by the limit that it has set itself: three quarters of its disk, unless told."""
+SPOOL_UNSEEN = Finding(
+    level="unknown",
+    part="spool",
+    says="where ingest keeps what comes while the broker is away is not seen from here",
+    could_lose="where it has no room: what senders that never repeat tell meanwhile",
+    mend=f"docker compose exec ingest df -h /spool   # it may take {SPOOL_BYTES_MAX / GIB:.1f} GiB",
+)
+DATABASE_UNSEEN = Finding(
+    level="unknown",
+    part="disk of the database",
+    says="how much is free is not told by Postgres",
+    could_lose="nothing: when it is full, Postgres stops, and deliveries wait in the log",
+    mend="docker compose exec postgres df -h /var/lib/postgresql   # or df on its server",
+)
+
+
+def of_storage(part: str, used: int, limit: int) -> list[Finding]:
+    """How full storage of the broker is, by its limit; of a server that is three quarters of its disk, unless told."""
     if limit <= 0 or used < limit * FULL_FRACTION_WARNING:
         return []
     return [
         Finding(
             level="error" if used >= limit * FULL_FRACTION_ERROR else "warning",
-            part=f"disk of {server}",
+            part=part,
             says=f"{_size(used)} of {_size(limit)} are used, {used / limit:.0%}",
-            could_lose="when it is full, every delivery is refused with 503",
+            could_lose="when it is full, every delivery is refused with 503, and some senders never repeat",
             mend="odooops archive FILE --before 90d --trim   # or give its disk more room; see the runbook full-stream",
         )
     ]

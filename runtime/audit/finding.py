@@ -23,12 +23,13 @@ class Finding:
     """A command, or what to do by hand; of what is unknown, how to look."""
 
 
-def not_asked(part: str, error: Exception) -> Finding:
-    """A server that did not answer: nobody knows how it is set."""
+def not_asked(part: str, why: Exception | str) -> Finding:
+    """What did not answer: nobody knows how it is set."""
+    said = str(why).partition("\n")[0] or type(why).__name__
     return Finding(
         "unknown",
         part,
-        f"its settings could not be asked for: {str(error).partition(chr(10))[0] or type(error).__name__}",
+        f"its settings could not be asked for: {said}",
         "not known",
         "odooops doctor   # once it answers",
     )

@@ -152,7 +152,7 @@ class Subscriber:
         subscription = self._subscription.subscription
         assert isinstance(subscription, JetStreamContext.PullSubscription)
         _guard(subscription)
-        found = await audit.told(self._client, (streams.EVENTS,), (streams.NOTIFIER,), servers=False)
+        found = await audit.told(self._client, (streams.EVENTS, streams.NOTIFIER), servers=False)
         tell(self._log, found)
 
     async def stop(self) -> None:

@@ -21,6 +21,8 @@ from providers.polling import Scope, why_not_polled
 from providers.port import Source
 from providers.registry import sources
 from runtime import bus, process, ssot, streams
+from runtime.audit import broker as audited_broker
+from runtime.audit.finding import tell
 from runtime.bucket import Bucket
 from runtime.bus import BrokerAway, LogFull
 from runtime.http import HttpClient
@@ -69,7 +71,7 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
             bucket = Bucket(js)
             leases = Leases(bucket, owner=f"{socket.gethostname()}:{os.getpid()}")
             work = Work(js=js, http=http, bucket=bucket, leases=leases, log=log)
-            polling = asyncio.create_task(poll(work, polled(declared, log)))
+            polling = asyncio.create_task(poll_and_audit(work, nc, polled(declared, log)))
             if await process.before_stop(polling, stopping):
                 polling.result()
                 await stopping.wait()  # nothing to poll is no reason to end
@@ -77,6 +79,20 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
     finally:
         leaving = True
         await nc.close()
+
+
+async def poll_and_audit(work: Work, nc: Client, polled: Iterable[tuple[Source, Sequence[Scope]]]) -> None:
+    """Poll all of it for ever; meanwhile say once which settings could lose what is found."""
+    await asyncio.gather(poll(work, polled), audit(nc, work.log))
+
+
+async def audit(nc: Client, log: Any) -> None:
+    """Say once which settings of the broker could lose what is found; its clock is compared with ours, too.
+
+    When something was read, by our clock, decides whether it is newer than what a webhook said.
+    """
+    names = (streams.DELIVERIES, streams.BODIES_STREAM, streams.POLLER_STREAM)
+    tell(log, await audited_broker.told(nc, names, servers=False))
 
 
 async def problems(nc: Client) -> dict[str, str]:

@@ -180,9 +180,9 @@ class Projector:
 
     async def audit(self) -> None:
         """Say once which settings of broker and database could lose deliveries or rows."""
-        names = (streams.DELIVERIES, streams.EVENTS, streams.BODIES_STREAM)
+        names = (streams.DELIVERIES, streams.EVENTS, streams.BODIES_STREAM, streams.PROJECTOR)
         of_broker, of_database = await asyncio.gather(
-            audited_broker.told(self.nc, names, (streams.PROJECTOR,)), audited_postgres.told(self.engine)
+            audited_broker.told(self.nc, names), audited_postgres.told(self.engine)
         )
         tell(self.log, [*of_broker, *of_database])
 

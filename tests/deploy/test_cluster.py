@@ -22,6 +22,7 @@ from nats.js.errors import APIError
 from cli.main import main
 from contracts.delivery import Delivery
 from runtime import bus, embedded, provision, settings, streams
+from runtime.audit import asking
 from runtime.audit import broker as audit
 from runtime.postgres import make_engine
 from runtime.pull import Pull
@@ -178,7 +179,7 @@ async def test_each_of_three_brokers_tells_a_reader_how_it_is_set(cluster: broke
     await streams.provision(operator.jetstream(timeout=PROVISION_S_MAX), 3)
     reader = await bus.connect(cluster.url("reader").split(",")[0], "reader")
     try:
-        facts = await audit.ask(reader, (DELIVERIES,), replicas=3)
+        facts = await asking.ask(reader, (DELIVERIES,), replicas=3)
     finally:
         await operator.close()
         await reader.close()

@@ -26,7 +26,7 @@ def test_the_data_folder_needs_room(free: int, level: str | None) -> None:
     [(79, 100, None), (80, 100, "warning"), (95, 100, "error"), (10, 0, None), (10, -1, None)],
 )
 def test_a_brokers_disk_is_judged_by_its_own_limit(used: int, limit: int, level: str | None) -> None:
-    found = disk.of_broker("nats-1", used, limit)
+    found = disk.of_storage("disk of nats-1", used, limit)
     assert [each.level for each in found] == ([] if level is None else [level])
 
 
