@@ -7,7 +7,7 @@ version beside it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,8 @@ GZIP_BITS = 31
 LEVEL = 3
 MARK = "odooops backup "
 """Of a schema's comment, while a restore is under way: which backup its rows are of."""
+WHOLE = " whole"
+"""Ends that comment once all of the backup is there: what is left to do is to take the marks away."""
 ROWS_BEFORE_ANY_DELIVERY = {"projector.models"}
 """Tables that a projector fills as it starts."""
 
@@ -65,9 +67,9 @@ async def revision(connection: asyncpg.Connection) -> str | None:
     return found
 
 
-async def tables(connection: asyncpg.Connection) -> tuple[Table, ...]:
-    """Our tables, in the order of their names."""
-    rows = await connection.fetch(_TABLES, SCHEMAS)
+async def tables(connection: asyncpg.Connection, schemas: Collection[str] = SCHEMAS) -> tuple[Table, ...]:
+    """Our tables, those of `schemas`, in the order of their names."""
+    rows = await connection.fetch(_TABLES, schemas)
     return tuple(Table(row["schema"], row["name"], tuple(row["columns"])) for row in rows)
 
 
@@ -122,15 +124,19 @@ def _rows(said: str) -> int:
     return int(said.rpartition(" ")[2])
 
 
-async def mark(connection: asyncpg.Connection) -> str | None:
-    """The backup whose rows a restore has put in, if it has not come to its end."""
+async def mark(connection: asyncpg.Connection) -> tuple[str | None, bool]:
+    """The backup whose rows a restore has put in, if it has not come to its end, and whether all of it is there."""
     said = await connection.fetchval("SELECT obj_description(to_regnamespace('ops'), 'pg_namespace')")
-    return said.removeprefix(MARK) if said and said.startswith(MARK) else None
+    if not said or not said.startswith(MARK):
+        return None, False
+    return said.removeprefix(MARK).removesuffix(WHOLE), said.endswith(WHOLE)
 
 
-async def set_mark(connection: asyncpg.Connection, backup: str | None) -> None:
-    """Say, or say no more, which backup the rows are of."""
-    said = "NULL" if backup is None else await connection.fetchval("SELECT quote_literal($1)", MARK + backup)
+async def set_mark(connection: asyncpg.Connection, backup: str | None, *, whole: bool = False) -> None:
+    """Say, or say no more, which backup the rows are of, and whether all of it is there."""
+    said = "NULL"
+    if backup is not None:
+        said = await connection.fetchval("SELECT quote_literal($1)", MARK + backup + (WHOLE if whole else ""))
     await connection.execute(f"COMMENT ON SCHEMA ops IS {said}")
 
 
