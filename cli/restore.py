@@ -34,8 +34,6 @@ from migrations.__main__ import knows, upgrade
 from runtime import bundle, dump, postgres, snapshot, streams
 from runtime.bus import BrokerAway
 
-MARK = "odooops_backup"
-"""Of a stream's metadata, while a restore is under way: which backup it is of."""
 CLOSED_SUBJECTS = ["restoring"]
 NAMED_MAX = 4
 SYNC_INTERVAL = "2m"
@@ -151,7 +149,7 @@ async def _standing(target: Target, stream: str) -> str:
         found = await snapshot.info(target.nc, stream)
     except NotFoundError:
         return MISSING
-    if found["config"].get("metadata", {}).get(MARK) == target.id:
+    if found["config"].get("metadata", {}).get(streams.RESTORING) == target.id:
         return RESTORED
     return FULL if found["state"]["messages"] else EMPTY
 
@@ -161,7 +159,7 @@ async def _restore_stream(target: Target, entry: Mapping[str, Any], standing: st
     if standing == EMPTY:
         await _remove_empty(target, name)
     config = {**entry["config"], "num_replicas": target.replicas}
-    config["metadata"] = {**config.get("metadata", {}), MARK: target.id}
+    config["metadata"] = {**config.get("metadata", {}), streams.RESTORING: target.id}
     counting = Counting(f"restoring {name}", target.backup.manifest["parts"][entry["part"]]["bytes"])
     pieces = _told(target, counting, entry["part"])
     made = await snapshot.give(target.nc, config, entry["state"], pieces)
@@ -206,7 +204,7 @@ async def _restore_tables(target: Target) -> None:
 
 async def _go_on(target: Target) -> None:
     """Make what a backup does not hold or an earlier version did not have, and place the projector."""
-    for drift in await streams.provision(target.nc.jetstream(), target.replicas):
+    for drift in await streams.provision(target.nc.jetstream(), target.replicas, restoring=True):
         terminal.say(f"a setting is not ours, left as it is: {drift}")
     upto = target.backup.manifest["projected_upto"]
     if upto:
@@ -218,7 +216,7 @@ async def _take_marks_away(target: Target) -> None:
     """The tables' own as the last: by it, a run that broke off here is known to have done all else."""
     for entry in target.backup.manifest["streams"]:
         config = (await snapshot.info(target.nc, entry["config"]["name"]))["config"]
-        if config.get("metadata", {}).pop(MARK, None) is not None:
+        if config.get("metadata", {}).pop(streams.RESTORING, None) is not None:
             await snapshot.ask(target.nc, f"{snapshot.API}.UPDATE.{config['name']}", config)
     async with dump.connected(target.engine) as connection:
         await dump.set_mark(connection, None)

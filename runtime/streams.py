@@ -275,14 +275,30 @@ def subscriber_config(name: str, subjects: list[str]) -> ConsumerConfig:
     )
 
 
-async def provision(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
+RESTORING = "odooops_backup"
+"""In a stream's metadata, while a restore is under way: which backup it is of."""
+
+
+class HalfRestored(Exception):
+    """a restore is under way, or broke off"""
+
+
+async def provision(js: JetStreamContext, replicas: int = 1, *, restoring: bool = False) -> list[Drift]:
     """Make the streams and consumers that are missing; name what drifted in those that are there.
 
-    One thing is changed: the filter of a consumer that is exactly as an earlier version made it.
+    One thing is changed: the filter of a consumer that is exactly as an earlier version made it. Unless `restoring`,
+    raises HalfRestored where a stream waits for others of its backup: what is made empty now, the rest could not be put
+    into once anything was stored there.
     """
     drift: list[Drift] = []
-    for stream in stream_configs(replicas):
-        found = await _stream(js, stream)
+    there = [(stream, await _stream(js, stream)) for stream in stream_configs(replicas)]
+    for stream, found in there:
+        if found is not None and RESTORING in (found.metadata or {}) and not restoring:
+            raise HalfRestored(
+                f"a restore broke off here, or is under way: {stream.name} is restored, and others may be missing:"
+                " run the same `odooops restore` again first, or use an empty system"
+            )
+    for stream, found in there:
         if found is None:
             await js.add_stream(stream)
         else:

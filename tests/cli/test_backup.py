@@ -277,7 +277,7 @@ async def test_what_is_stored_while_room_is_made_is_kept(
 
 def _fails(call: Callable[..., Awaitable[Any]], when: Callable[..., bool]) -> Callable[..., Awaitable[Any]]:
     async def failing(*arguments: Any, **options: Any) -> Any:
-        if not options and when(*arguments):
+        if when(*arguments):
             raise BrokerAway("the broker did not answer")
         return await call(*arguments, **options)
 
@@ -304,6 +304,10 @@ async def test_a_restore_that_broke_off_anywhere_goes_on(
     ):
         with mock.patch.object(module, name, _fails(getattr(module, name), when)):
             assert "did not answer" in await run("restore", tmp_path / "b.tar", code=1)
+        if name != "set_mark":
+            # What could be made empty and filled before the restore goes on is not made.
+            with pytest.raises(streams.HalfRestored, match="run the same `odooops restore` again"):
+                await streams.provision(broker.js)
     assert 5 == len((await rows(other))["deliveries"])
     await run("restore", tmp_path / "b.tar")
     assert was == await messages(broker, streams.DELIVERIES)
