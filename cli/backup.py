@@ -17,7 +17,7 @@ import shlex
 import shutil
 import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -173,10 +173,11 @@ async def _write_stream(work: Work, into: bundle.Writing, stream: str, entries: 
         return  # an earlier version did not have it yet
     said, pieces = await snapshot.take(work.nc, stream, consumers=stream in WITH_CONSUMERS)
     counting, part = Counting(f"backing up {stream}", said["state"]["bytes"]), f"streams/{stream}.tar.s2"
-    with into.part(part) as write:
-        async for piece in pieces:
-            write(piece)
-            work.tell(counting.after(len(piece)))
+    async with aclosing(pieces):
+        with into.part(part) as write:
+            async for piece in pieces:
+                write(piece)
+                work.tell(counting.after(len(piece)))
     entries.append({"part": part, "config": said["config"], "state": said["state"]})
 
 

@@ -12,6 +12,7 @@ regular members with plain names, each once; nothing is ever unpacked onto a dis
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -32,6 +33,7 @@ FILE_MODE = 0o600
 PIECE_BYTES = 128 * 1024
 PARTS_COUNT_MAX = 1_000
 _BLOCK_BYTES = tarfile.BLOCKSIZE
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _HEAD, _MIDDLE, _END = b'{"sha256":"', b'","manifest":', b"}"
 
 
@@ -91,7 +93,7 @@ def writing(path: Path) -> Iterator[Writing]:
     """
     _require_new(path)
     part = path.with_name(path.name + PART)
-    with _claimed(part) as file:
+    with _naming(path), _claimed(part) as file:
         try:
             yield Writing(file)
             file.flush()
@@ -106,6 +108,17 @@ def writing(path: Path) -> Iterator[Writing]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A disk says that it is full, and not which."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _DISK:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 def _require_new(path: Path) -> None:

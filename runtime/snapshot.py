@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
 import nats.errors
@@ -28,8 +28,10 @@ STATUS = "Status"
 STATUS_END = "204"
 
 
-async def take(nc: Client, stream: str, *, consumers: bool) -> tuple[Mapping[str, Any], AsyncIterator[bytes]]:
-    """What the stream is (`config` and `state`, as the broker says it), and its snapshot in pieces.
+async def take(
+    nc: Client, stream: str, *, consumers: bool
+) -> tuple[Mapping[str, Any], AsyncGenerator[bytes, None]]:
+    """What the stream is (`config` and `state`, as the broker says it), and its snapshot in pieces, to be closed.
 
     With `consumers`, the durable ones come along, each with its position. The pieces raise BrokerAway where one does
     not come in time or the broker gives up. Raises APIError where the broker refuses, one being NotFoundError.
@@ -48,7 +50,7 @@ async def take(nc: Client, stream: str, *, consumers: bool) -> tuple[Mapping[str
         await subscription.unsubscribe()
         raise
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncGenerator[bytes, None]:
         try:
             while True:
                 try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import stat
 import tarfile
 from io import BytesIO
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -163,6 +166,15 @@ def test_what_killed_runs_left_is_removed_and_what_is_being_written_is_not(tmp_p
         bundle.remove_left_behind(tmp_path, "odooops-*.tar")
         into.finish({})
     assert {"odooops-2.tar", "mine.tar.part"} == {each.name for each in tmp_path.iterdir()}
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "fsync", mock.Mock(side_effect=full))
+    with pytest.raises(OSError, match=r"b\.tar") as error:
+        write(tmp_path / "b.tar")
+    assert errno.ENOSPC == error.value.errno
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_link_that_somebody_left_leads_nowhere(tmp_path: Path) -> None:
