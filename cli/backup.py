@@ -185,7 +185,7 @@ async def _write_tables(work: Work, into: bundle.Writing, schemas: Collection[st
     """Write the tables of `schemas` as they are at one moment; what the manifest says of them."""
     async with (
         dump.connected(work.engine) as connection,
-        connection.transaction(isolation=REPEATABLE_READ, readonly=True),
+        dump.transaction(connection, isolation=REPEATABLE_READ, readonly=True),
     ):
         revision = await dump.revision(connection)
         if revision is None:
@@ -247,6 +247,9 @@ def sentences() -> Iterator[None]:
         raise Trouble("the backup is no backup of ours: a table's rows cannot be unpacked") from None
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseRefused(f"the database says: {reason(error)}") from None
+    except asyncpg.InternalClientError:
+        # The driver's own word for a connection that is lost just before a COPY.
+        raise DatabaseRefused("the database broke off the connection") from None
 
 
 def _print(file: Path, said: Mapping[str, Any], took_s: float, as_json: bool) -> None:

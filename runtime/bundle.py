@@ -19,7 +19,7 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -145,15 +145,13 @@ def _claimed(part: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _left_behind(part: Path) -> Iterator[bool]:
     """Whether a killed run has left `part`; nobody else takes it away while the block runs."""
-    try:
-        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        yield _lock(descriptor) and _is_at(descriptor, part)
-    finally:
-        os.close(descriptor)
+    with ExitStack() as opened:
+        left = False
+        with suppress(FileNotFoundError):
+            descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW)
+            opened.callback(os.close, descriptor)
+            left = _lock(descriptor) and _is_at(descriptor, part)
+        yield left
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,20 @@ async def connected(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
         # Else a database may be set to write dates in a form that reads otherwise elsewhere.
         await raw.execute("SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1")
         yield raw
+
+
+@asynccontextmanager
+async def transaction(connection: asyncpg.Connection, **options: Any) -> AsyncIterator[None]:
+    """The driver's transaction; where the connection breaks off, the driver's own end of it would hide why."""
+    begun = connection.transaction(**options)
+    await begun.start()
+    try:
+        yield
+    except BaseException:
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await begun.rollback()
+        raise
+    await begun.commit()
 
 
 async def revision(connection: asyncpg.Connection) -> str | None:
@@ -152,7 +166,7 @@ async def filled(connection: asyncpg.Connection) -> list[str]:
 
 async def drop_empty(connection: asyncpg.Connection) -> list[str]:
     """Drop our schemas where they hold no rows; else the tables that do, and nothing is dropped."""
-    async with connection.transaction():
+    async with transaction(connection):
         await connection.execute("SELECT pg_advisory_xact_lock($1)", FOLD_LOCK)
         if found := await filled(connection):
             return found
@@ -171,7 +185,7 @@ async def load(
 
     Raises ValueError where the tables are not as they were.
     """
-    async with connection.transaction():
+    async with transaction(connection):
         there = {table.full_name: table for table in await tables(connection)}
         for entry in wanted:
             table = Table(entry["schema"], entry["name"], tuple(entry["columns"]))

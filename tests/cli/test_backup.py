@@ -397,8 +397,11 @@ async def test_what_numbers_its_rows_goes_on_behind_them(
 
 
 async def test_a_database_that_breaks_off_is_one_sentence(run: Commands, tmp_path: Path) -> None:
-    gone = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
-    with mock.patch.object(dump, "copy_out", mock.AsyncMock(side_effect=gone)):
+    async def lost(connection: asyncpg.Connection, *_: object) -> None:
+        connection.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+    with mock.patch.object(dump, "copy_out", lost):
         told = await run("backup", tmp_path / "b.tar", code=1)
     assert "the database says: connection was closed" in told
     assert not list(tmp_path.glob("b.tar*"))
