@@ -21,6 +21,8 @@ from runtime.bus import BrokerAway
 API = "$JS.API.STREAM"
 PIECE_BYTES = 128 * 1024
 """Of a snapshot: a message must stay below what a broker takes at once, which is 1 MB by default."""
+GIVEN_BYTES = 32 * 1024
+"""Of a piece that is restored: a broker that syncs each message has a thousand small ones in it to sync."""
 PIECE_WAIT_S_MAX = 60.0
 """A broker first makes sure that the stream's files are whole, and syncs a restored one before it says so."""
 RETRY_S = 0.05
@@ -89,7 +91,8 @@ async def give(
     opened = await ask(nc, f"{API}.RESTORE.{stream}", {"config": config, "state": state})
     subject = str(opened["deliver_subject"])
     for piece in pieces:
-        await ask(nc, subject, piece)
+        for at in range(0, len(piece), GIVEN_BYTES):
+            await ask(nc, subject, piece[at : at + GIVEN_BYTES])
     return await ask(nc, subject, b"")
 
 

@@ -16,14 +16,15 @@ import pytest
 from runtime import bundle
 from runtime.bundle import BadBundle
 
-PARTS = {"a": b"x" * 1_000, "b/c": b"", "d": b"y" * bundle.PIECE_BYTES * 2}
+PARTS = {"a": b"x" * 1_000, "b/c": b"", "d": bytes(512), "e": os.urandom(bundle.PIECE_BYTES + 1)}
 
 
 def write(path: Path, more: object = None) -> None:
     with bundle.writing(path) as into:
         for name, data in PARTS.items():
             with into.part(name) as add:
-                add(data)
+                add(data[:1])
+                add(data[1:])
         into.finish({"said": more})
 
 
@@ -35,8 +36,18 @@ def test_what_was_written_is_read_and_tar_lists_it(tmp_path: Path) -> None:
         found.check()
         assert PARTS == {name: b"".join(found.pieces(name)) for name in found.manifest["parts"]}
         assert "é\x00" == found.manifest["said"]
+        with pytest.raises(BadBundle, match="other is missing"):
+            next(found.pieces("other"))
     with tarfile.open(file) as tar:
         assert [*PARTS, bundle.MANIFEST] == tar.getnames()
+
+
+@pytest.mark.parametrize("size", [0, 8**11 - 1, 8**11, 2**45])
+def test_a_part_may_be_larger_than_eight_gigabytes(size: int) -> None:
+    info = tarfile.TarInfo.frombuf(
+        bundle._header("streams/OBJ_DELIVERY_BODIES.tar.s2", size), "utf-8", "strict"
+    )
+    assert size == info.size
 
 
 def test_any_changed_byte_of_a_part_and_any_cut_is_named(tmp_path: Path) -> None:
