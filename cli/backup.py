@@ -139,10 +139,11 @@ async def _info(work: Work, stream: str) -> StreamInfo | None:
 
 async def _write(work: Work, into: bundle.Writing) -> Mapping[str, Any]:
     """Write all parts; what the manifest says of them."""
+    nats = work.nc.connected_server_version
     said: dict[str, Any] = {
         "id": str(uuid4()),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "nats": str(work.nc.connected_server_version),
+        "nats": f"{nats.major}.{nats.minor}.{nats.patch}",
         "streams": [],
     }
     if await _info(work, streams.DELIVERIES) is None:
