@@ -21,6 +21,8 @@ SCHEMAS = ("ops", "projector", "notify")
 """All that is ours. What a rebuild has kept or left behind is in others, and is made again from the log."""
 GZIP_BITS = 31
 LEVEL = 3
+UNPACKED_BYTES = 1024 * 1024
+"""Of rows in hand at once, however small they were packed."""
 MARK = "odooops backup "
 """Of a schema's comment, while a restore is under way: which backup its rows are of."""
 WHOLE = " whole"
@@ -125,8 +127,13 @@ async def copy_in(connection: asyncpg.Connection, table: Table, pieces: Iterable
     async def rows() -> AsyncIterator[bytes]:
         unpack = zlib.decompressobj(GZIP_BITS)
         for piece in pieces:
-            yield unpack.decompress(piece)
+            packed = piece
+            while packed:
+                yield unpack.decompress(packed, UNPACKED_BYTES)
+                packed = unpack.unconsumed_tail
         yield unpack.flush()
+        if not unpack.eof:
+            raise ValueError(f"the rows of {table.full_name} are cut off")
 
     said = await connection.copy_to_table(
         table.name, schema_name=table.schema, columns=table.columns, source=rows()
