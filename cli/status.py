@@ -430,7 +430,7 @@ async def _rebuilds(connection: AsyncConnection, report: Report) -> None:
     report.facts["rebuild"] = {"running": runs, "left_behind": [] if runs else sorted(shadows)}
     if runs:
         since = "".join(f", into {name} since {_made_at(about)}" for name, about in shadows.items())
-        report.add("rebuild", "ok", f"a rebuild or verification runs{since}")
+        report.add("rebuild", "ok", f"a rebuild, verification, redaction, archive or backup runs{since}")
     for name in () if runs else sorted(shadows):
         size = terminal.size(sizes.get(name, 0))
         said = f"{name} ({size}) is left of one that was killed: the next rebuild or verify removes it"
