@@ -1,17 +1,23 @@
 """`odooops backup`: the log and the tables as one file, taken while everything runs.
 
-The order is what makes the parts fit together. What the poller remembers comes before the log: it must not remember
-what the log does not hold. How far the projector was comes before the tables, and those before the log: on a restored
-system it goes on from there, and folds at most once more what the tables held already. Bodies come after the messages
-that name them, and events after all.
+The order is what makes the parts fit together: each is older than what it rests on.
+
+- What the poller remembers comes before the log: it must not remember what the log does not hold.
+- How far the projector was comes first, then the tables, then the log: on a restored system it goes on from there, and
+  folds at most once more what the tables held already. Up to there all events are told, and what the tables' outbox
+  does not hold any more: so the events come after them. And before the log, which no event may be ahead of.
+- Bodies and artifacts come after the messages that name them: they are stored before those, and nobody removes one
+  meanwhile, since a redaction waits.
+- What Slack was told comes last: all that a restored notifier will hear was told by then, or was not.
 """
 
 from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+import zlib
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -22,7 +28,7 @@ import asyncpg
 from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
-from cli import terminal
+from cli import manifest, terminal
 from cli.database import DatabaseRefused, reason
 from cli.reach import Servers, Trouble
 from cli.resting import resting
@@ -33,13 +39,24 @@ from runtime.state import NotRunning
 from services.projector.work import Progress, Work, alone
 
 BEFORE_TABLES = (streams.POLLER_STREAM,)
-AFTER_TABLES = (streams.DELIVERIES, streams.BODIES_STREAM, streams.ARTIFACTS_STREAM, streams.EVENTS)
+AFTER_TABLES = (streams.EVENTS, streams.DELIVERIES, streams.BODIES_STREAM, streams.ARTIFACTS_STREAM)
+TOLD = "notify"
+"""The schema whose tables come last."""
+NAMES = "odooops-*.tar"
 WITH_CONSUMERS = (streams.EVENTS,)
 """Whose readers' positions are kept; the log's only one is the projector's, which has to fit the tables instead."""
 SPARE_BYTES = 16_000_000
 """Of the disk, beyond what a backup may need."""
 MEGABYTE = 1_000_000
 REPEATABLE_READ = "repeatable_read"
+
+
+def new_file(place: Path) -> Path:
+    """`place` itself, or a new name in that folder, freed of what killed backups have left there."""
+    if not place.is_dir():
+        return place
+    bundle.remove_left_behind(place, NAMES)
+    return place / NAMES.replace("*", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
 
 
 async def run(servers: Servers, file: Path, as_json: bool) -> None:
@@ -49,9 +66,9 @@ async def run(servers: Servers, file: Path, as_json: bool) -> None:
         with bundle.writing(file) as into:
             async with _reached(servers), working(servers) as work, alone(work.engine):
                 await _require_room(work, file)
-                manifest = await _write(work, into)
-            into.finish(manifest)
-        with bundle.reading(file) as made:
+                said = await _write(work, into)
+            into.finish(said)
+        with opened(file) as made:
             _print(file, made.manifest, monotonic() - started, as_json)
     if not as_json:
         say("passwords, webhook secrets, API tokens and SSOT are not in it: keep those elsewhere")
@@ -60,9 +77,17 @@ async def run(servers: Servers, file: Path, as_json: bool) -> None:
 def check(file: Path, as_json: bool) -> None:
     """Read a backup from end to end, and print what it holds."""
     started = monotonic()
-    with sentences(), bundle.reading(file) as found:
+    with sentences(), opened(file) as found:
         read(found)
         _print(file, found.manifest, monotonic() - started, as_json)
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[bundle.Reading]:
+    """A backup that says what it has to. Raises BadBundle."""
+    with bundle.reading(file) as found:
+        manifest.require_whole(found)
+        yield found
 
 
 def read(found: bundle.Reading) -> None:
@@ -114,21 +139,25 @@ async def _info(work: Work, stream: str) -> StreamInfo | None:
 
 async def _write(work: Work, into: bundle.Writing) -> Mapping[str, Any]:
     """Write all parts; what the manifest says of them."""
-    manifest: dict[str, Any] = {
+    nats = work.nc.connected_server_version
+    said: dict[str, Any] = {
         "id": str(uuid4()),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "nats": str(work.nc.connected_server_version),
+        "nats": f"{nats.major}.{nats.minor}.{nats.patch}",
         "streams": [],
     }
     if await _info(work, streams.DELIVERIES) is None:
         raise Trouble("the broker has no DELIVERIES: there is nothing to back up")
     for stream in BEFORE_TABLES:
-        await _write_stream(work, into, stream, manifest["streams"])
-    manifest["projected_upto"] = await _projected_upto(work)
-    manifest |= await _write_tables(work, into)
+        await _write_stream(work, into, stream, said["streams"])
+    said["projected_upto"] = await _projected_upto(work)
+    said |= await _write_tables(work, into, [schema for schema in dump.SCHEMAS if schema != TOLD])
     for stream in AFTER_TABLES:
-        await _write_stream(work, into, stream, manifest["streams"])
-    return manifest
+        await _write_stream(work, into, stream, said["streams"])
+    last = await _write_tables(work, into, [TOLD])
+    if last["migration"] != said["migration"]:
+        raise Trouble("the tables were migrated meanwhile: make the backup again")
+    return {**said, "tables": said["tables"] + last["tables"]}
 
 
 async def _projected_upto(work: Work) -> int:
@@ -145,25 +174,26 @@ async def _write_stream(work: Work, into: bundle.Writing, stream: str, entries: 
         return  # an earlier version did not have it yet
     said, pieces = await snapshot.take(work.nc, stream, consumers=stream in WITH_CONSUMERS)
     counting, part = Counting(f"backing up {stream}", said["state"]["bytes"]), f"streams/{stream}.tar.s2"
-    with into.part(part) as write:
-        async for piece in pieces:
-            write(piece)
-            work.tell(counting.after(len(piece)))
+    async with aclosing(pieces):
+        with into.part(part) as write:
+            async for piece in pieces:
+                write(piece)
+                work.tell(counting.after(len(piece)))
     entries.append({"part": part, "config": said["config"], "state": said["state"]})
 
 
-async def _write_tables(work: Work, into: bundle.Writing) -> Mapping[str, Any]:
-    """Write the tables as they are at one moment; what the manifest says of them."""
+async def _write_tables(work: Work, into: bundle.Writing, schemas: Collection[str]) -> dict[str, Any]:
+    """Write the tables of `schemas` as they are at one moment; what the manifest says of them."""
     async with (
         dump.connected(work.engine) as connection,
-        connection.transaction(isolation=REPEATABLE_READ, readonly=True),
+        dump.transaction(connection, isolation=REPEATABLE_READ, readonly=True),
     ):
         revision = await dump.revision(connection)
         if revision is None:
             raise Trouble("the database has no tables: there is nothing to back up")
         entries = []
         counting = Counting("backing up the tables", await dump.size(connection))
-        for table in await dump.tables(connection):
+        for table in await dump.tables(connection, schemas):
             part = f"tables/{table.full_name}.gz"
             with into.part(part) as write:
                 rows = await dump.copy_out(connection, table, _told(write, work, counting))
@@ -214,21 +244,26 @@ def sentences() -> Iterator[None]:
         yield
     except BadBundle as error:
         raise Trouble(str(error)) from None
+    except zlib.error:
+        raise Trouble("the backup is no backup of ours: a table's rows cannot be unpacked") from None
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseRefused(f"the database says: {reason(error)}") from None
+    except asyncpg.InternalClientError:
+        # The driver's own word for a connection that is lost just before a COPY.
+        raise DatabaseRefused("the database broke off the connection") from None
 
 
-def _print(file: Path, manifest: Mapping[str, Any], took_s: float, as_json: bool) -> None:
-    states = {entry["config"]["name"]: entry["state"] for entry in manifest["streams"]}
-    log, rows = states[streams.DELIVERIES], sum(entry["rows"] for entry in manifest["tables"])
+def _print(file: Path, said: Mapping[str, Any], took_s: float, as_json: bool) -> None:
+    states = {entry["config"]["name"]: entry["state"] for entry in said["streams"]}
+    log, rows = states[streams.DELIVERIES], sum(entry["rows"] for entry in said["tables"])
     if as_json:
         terminal.print_json(
             {
                 "file": str(file),
                 "bytes": file.stat().st_size,
-                "id": manifest["id"],
-                "made_at": manifest["made_at"],
-                "migration": manifest["migration"],
+                "id": said["id"],
+                "made_at": said["made_at"],
+                "migration": said["migration"],
                 "deliveries": log["messages"],
                 "last_seq": log["last_seq"],
                 "rows": rows,
@@ -237,9 +272,9 @@ def _print(file: Path, manifest: Mapping[str, Any], took_s: float, as_json: bool
         )
         return
     say(
-        f"{file}: {terminal.size(file.stat().st_size)} of {manifest['made_at']}, in {took_s:.1f} s:"
+        f"{file}: {terminal.size(file.stat().st_size)} of {said['made_at']}, in {took_s:.1f} s:"
         f" {terminal.deliveries(log['messages'])} up to sequence {log['last_seq']}, {rows:,} rows"
-        f" of migration {manifest['migration']}"
+        f" of migration {said['migration']}"
     )
     say(f"to restore it into an empty system: odooops restore {shlex.quote(str(file))}")
 

@@ -154,6 +154,8 @@ async def _mend(servers: Servers, ledger_seq: int | None, *, limits: bool) -> Me
             done, left = await streams.mend(client, drift, replicas)
     except (BrokerAway, BadSettings, *asking.FAULTS) as error:
         return Mended(left=[_away("broker", error).says])
+    except streams.HalfRestored as error:
+        return Mended(left=[str(error)])
     if lost:
         knows = "may know" if ledger_seq is None else "knows"
         left.append(f"{log} is missing, and the ledger {knows} deliveries of it: restore it from a backup")

@@ -28,6 +28,7 @@ from contracts.ssot import BadSsot
 from runtime.bus import BrokerAway, LogFull, LogTrimmed
 from runtime.settings import DEFAULT_DATA_DIR, BadSettings
 from runtime.state import NotRunning, Owned
+from runtime.streams import HalfRestored
 from runtime.supervisor import DidNotStart
 
 EXIT_USAGE = 2
@@ -39,6 +40,7 @@ KNOWN = (
     BadSsot,
     BrokerAway,
     DidNotStart,
+    HalfRestored,
     LogFull,
     LogTrimmed,
     MalformedName,

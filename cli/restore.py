@@ -24,8 +24,8 @@ from nats.js.errors import APIError, NotFoundError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from cli import reach, terminal
-from cli.backup import Counting, read, say, sentences
+from cli import manifest, reach, terminal
+from cli.backup import Counting, opened, read, say, sentences
 from cli.database import DatabaseAway, DatabaseRefused, reason
 from cli.reach import REACH_S_MAX, Servers, Trouble, place
 from cli.resting import Resting, resting
@@ -35,8 +35,6 @@ from runtime import bundle, dump, postgres, snapshot, streams
 from runtime.bus import BrokerAway
 from services.projector.work import STATEMENT_S_MAX
 
-MARK = "odooops_backup"
-"""Of a stream's metadata, while a restore is under way: which backup it is of."""
 CLOSED_SUBJECTS = ["restoring"]
 NAMED_MAX = 4
 SYNC_INTERVAL = "2m"
@@ -66,12 +64,13 @@ async def run(servers: Servers, file: Path, as_json: bool) -> None:
     """Restore `file`."""
     started, telling = monotonic(), Telling()
     try:
-        with sentences(), bundle.reading(file) as backup:
+        with sentences(), opened(file) as backup:
             migration = backup.manifest["migration"]
             if not knows(migration):
                 raise Trouble(
                     f"{file} is of a newer version, with migration {migration}: restore it by that version"
                 )
+            manifest.require_ours(backup)
             read(backup)
             async with _reached(servers) as found, _opened(found) as (nc, engine):
                 replicas = servers.settings.nats_replicas
@@ -115,15 +114,19 @@ async def _opened(found: Resting) -> AsyncIterator[tuple[Client, AsyncEngine]]:
 
 
 async def _restore(target: Target) -> None:
+    async with dump.connected(target.engine) as connection:
+        marked, whole = await dump.mark(connection)
+        loaded = marked == target.id
+        if loaded and whole:
+            await _take_marks_away(target)
+            return
+        filled = [] if loaded else await dump.filled(connection)
     entries = sorted(
         target.backup.manifest["streams"], key=lambda entry: entry["config"]["name"] == streams.DELIVERIES
     )
     standing = {
         entry["config"]["name"]: await _standing(target, entry["config"]["name"]) for entry in entries
     }
-    async with dump.connected(target.engine) as connection:
-        loaded = await dump.mark(connection) == target.id
-        filled = [] if loaded else await dump.filled(connection)
     if full := [name for name, state in standing.items() if state == FULL] + filled:
         more = f" and {len(full) - NAMED_MAX} more" if len(full) > NAMED_MAX else ""
         raise Trouble(
@@ -137,6 +140,9 @@ async def _restore(target: Target) -> None:
         await _restore_tables(target)
     await asyncio.to_thread(upgrade, target.url)
     await _go_on(target)
+    async with dump.connected(target.engine) as connection:
+        await dump.set_mark(connection, target.id, whole=True)
+    await _take_marks_away(target)
 
 
 async def _standing(target: Target, stream: str) -> str:
@@ -144,7 +150,7 @@ async def _standing(target: Target, stream: str) -> str:
         found = await snapshot.info(target.nc, stream)
     except NotFoundError:
         return MISSING
-    if found["config"].get("metadata", {}).get(MARK) == target.id:
+    if found["config"].get("metadata", {}).get(streams.RESTORING) == target.id:
         return RESTORED
     return FULL if found["state"]["messages"] else EMPTY
 
@@ -155,7 +161,7 @@ async def _restore_stream(target: Target, entry: Mapping[str, Any], standing: st
         await _remove_empty(target, name)
     # A stream that was made wrong comes back right: later the broker would let nobody change these.
     config = {**entry["config"], **streams.FIXED, "num_replicas": target.replicas}
-    config["metadata"] = {**config.get("metadata", {}), MARK: target.id}
+    config["metadata"] = {**config.get("metadata", {}), streams.RESTORING: target.id}
     counting = Counting(f"restoring {name}", target.backup.manifest["parts"][entry["part"]]["bytes"])
     pieces = _told(target, counting, entry["part"])
     made = await snapshot.give(target.nc, config, entry["state"], pieces)
@@ -199,31 +205,35 @@ async def _restore_tables(target: Target) -> None:
 
 
 async def _go_on(target: Target) -> None:
-    """Make what a backup does not hold or an earlier version did not have, and take the marks away."""
-    for drift in await streams.provision(target.nc.jetstream(), target.replicas):
+    """Make what a backup does not hold or an earlier version did not have, and place the projector."""
+    for drift in await streams.provision(target.nc.jetstream(), target.replicas, restoring=True):
         terminal.say(f"a setting is not ours, left as it is: {drift}")
     upto = target.backup.manifest["projected_upto"]
     if upto:
         subject = f"$JS.API.CONSUMER.RESET.{streams.DELIVERIES}.{streams.PROJECTOR}"
         await snapshot.ask(target.nc, subject, {"seq": upto + 1})
+
+
+async def _take_marks_away(target: Target) -> None:
+    """The tables' own as the last: by it, a run that broke off here is known to have done all else."""
     for entry in target.backup.manifest["streams"]:
         config = (await snapshot.info(target.nc, entry["config"]["name"]))["config"]
-        config["metadata"].pop(MARK, None)
-        await snapshot.ask(target.nc, f"{snapshot.API}.UPDATE.{config['name']}", config)
+        if config.get("metadata", {}).pop(streams.RESTORING, None) is not None:
+            await snapshot.ask(target.nc, f"{snapshot.API}.UPDATE.{config['name']}", config)
     async with dump.connected(target.engine) as connection:
         await dump.set_mark(connection, None)
 
 
-def _print(servers: Servers, manifest: Mapping[str, Any], took_s: float, as_json: bool) -> None:
-    log = next(e["state"] for e in manifest["streams"] if e["config"]["name"] == streams.DELIVERIES)
-    rows = sum(entry["rows"] for entry in manifest["tables"])
+def _print(servers: Servers, said: Mapping[str, Any], took_s: float, as_json: bool) -> None:
+    log = next(e["state"] for e in said["streams"] if e["config"]["name"] == streams.DELIVERIES)
+    rows = sum(entry["rows"] for entry in said["tables"])
     if as_json:
         restored = {"deliveries": log["messages"], "last_seq": log["last_seq"], "rows": rows}
-        terminal.print_json({"id": manifest["id"], "made_at": manifest["made_at"], **restored})
+        terminal.print_json({"id": said["id"], "made_at": said["made_at"], **restored})
         return
     say(
         f"restored in {took_s:.1f} s: {terminal.deliveries(log['messages'])} up to sequence {log['last_seq']},"
-        f" {rows:,} rows, as they were at {manifest['made_at']}"
+        f" {rows:,} rows, as they were at {said['made_at']}"
     )
     folder = f" --data-dir {shlex.quote(str(servers.data_dir))}" if servers.in_folder else ""
     say("next:")

@@ -92,13 +92,25 @@ async def look(servers: Servers) -> Report:
     for each in (services, broker, database):
         whole.lines += each.lines
         whole.facts |= each.facts
-    _compare(whole)
+    await _compare(servers, whole)
     return whole
 
 
-def _compare(report: Report) -> None:
-    """A ledger that has read further than the log reaches belongs to another log, or that one was lost."""
+async def _compare(servers: Servers, report: Report) -> None:
+    """A ledger that has read further than the log reaches belongs to another log, or that one was lost.
+
+    One that has read less than what is acknowledged was lost itself, or is an older one that was put back.
+    """
     read = report.facts.pop("ledger_last_seq", None)
+    projector = (report.facts["consumers"] or {}).get(streams.PROJECTOR)
+    done = projector["acknowledged_upto"] if projector is not None else 0
+    if report.facts["ledger"] is not None and done > (read or 0) and done > await _read_upto(servers, done):
+        report.add(
+            "log and ledger",
+            "bad",
+            f"the projector has acknowledged up to {done}, the ledger ends at {read or 0}: rows were lost, and"
+            " nothing folds them again by itself: run `odooops rebuild`",
+        )
     log = (report.facts["streams"] or {}).get(streams.DELIVERIES)
     if read is not None and log is not None and read > log["last_seq"]:
         report.add(
@@ -106,6 +118,15 @@ def _compare(report: Report) -> None:
             "bad",
             f"the ledger has read up to {read}, the log ends at {log['last_seq']}: it was lost, or this is another",
         )
+
+
+async def _read_upto(servers: Servers, unless_known: int) -> int:
+    """How far the ledger has read by now: the projector may have gone on since it was asked for all else."""
+    try:
+        async with reading(servers, STATEMENT_MS_MAX) as connection:
+            return (await connection.execute(text("SELECT max(last_seq) FROM ops.deliveries"))).scalar() or 0
+    except (DatabaseAway, DatabaseRefused):
+        return unless_known
 
 
 async def _services(known: State | None, report: Report) -> None:
@@ -300,6 +321,7 @@ async def _consumers(js: JetStreamContext, report: Report) -> None:
             "num_ack_pending": info.num_ack_pending,
             "num_redelivered": info.num_redelivered,
             "num_waiting": info.num_waiting,
+            "acknowledged_upto": info.ack_floor.stream_seq if info.ack_floor else 0,
         }
         if info.num_pending is None or info.num_ack_pending is None:
             report.add(f"{name}'s lag", "unknown", "the broker did not tell")
@@ -414,7 +436,7 @@ async def _rebuilds(connection: AsyncConnection, report: Report) -> None:
     report.facts["rebuild"] = {"running": runs, "left_behind": [] if runs else sorted(shadows)}
     if runs:
         since = "".join(f", into {name} since {_made_at(about)}" for name, about in shadows.items())
-        report.add("rebuild", "ok", f"a rebuild or verification runs{since}")
+        report.add("rebuild", "ok", f"a rebuild, verification, redaction, archive or backup runs{since}")
     for name in () if runs else sorted(shadows):
         size = terminal.size(sizes.get(name, 0))
         said = f"{name} ({size}) is left of one that was killed: the next rebuild or verify removes it"

@@ -7,8 +7,8 @@ version beside it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,12 @@ SCHEMAS = ("ops", "projector", "notify")
 """All that is ours. What a rebuild has kept or left behind is in others, and is made again from the log."""
 GZIP_BITS = 31
 LEVEL = 3
+UNPACKED_BYTES = 1024 * 1024
+"""Of rows in hand at once, however small they were packed."""
 MARK = "odooops backup "
 """Of a schema's comment, while a restore is under way: which backup its rows are of."""
+WHOLE = " whole"
+"""Ends that comment once all of the backup is there: what is left to do is to take the marks away."""
 ROWS_BEFORE_ANY_DELIVERY = {"projector.models"}
 """Tables that a projector fills as it starts."""
 
@@ -57,6 +61,20 @@ async def connected(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
         yield raw
 
 
+@asynccontextmanager
+async def transaction(connection: asyncpg.Connection, **options: Any) -> AsyncIterator[None]:
+    """The driver's transaction; where the connection breaks off, the driver's own end of it would hide why."""
+    begun = connection.transaction(**options)
+    await begun.start()
+    try:
+        yield
+    except BaseException:
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await begun.rollback()
+        raise
+    await begun.commit()
+
+
 async def revision(connection: asyncpg.Connection) -> str | None:
     """The migration that the tables are of; None where there are none."""
     if await connection.fetchval("SELECT to_regclass('public.alembic_version')") is None:
@@ -65,9 +83,9 @@ async def revision(connection: asyncpg.Connection) -> str | None:
     return found
 
 
-async def tables(connection: asyncpg.Connection) -> tuple[Table, ...]:
-    """Our tables, in the order of their names."""
-    rows = await connection.fetch(_TABLES, SCHEMAS)
+async def tables(connection: asyncpg.Connection, schemas: Collection[str] = SCHEMAS) -> tuple[Table, ...]:
+    """Our tables, those of `schemas`, in the order of their names."""
+    rows = await connection.fetch(_TABLES, schemas)
     return tuple(Table(row["schema"], row["name"], tuple(row["columns"])) for row in rows)
 
 
@@ -109,8 +127,13 @@ async def copy_in(connection: asyncpg.Connection, table: Table, pieces: Iterable
     async def rows() -> AsyncIterator[bytes]:
         unpack = zlib.decompressobj(GZIP_BITS)
         for piece in pieces:
-            yield unpack.decompress(piece)
+            packed = piece
+            while packed:
+                yield unpack.decompress(packed, UNPACKED_BYTES)
+                packed = unpack.unconsumed_tail
         yield unpack.flush()
+        if not unpack.eof:
+            raise ValueError(f"the rows of {table.full_name} are cut off")
 
     said = await connection.copy_to_table(
         table.name, schema_name=table.schema, columns=table.columns, source=rows()
@@ -122,15 +145,19 @@ def _rows(said: str) -> int:
     return int(said.rpartition(" ")[2])
 
 
-async def mark(connection: asyncpg.Connection) -> str | None:
-    """The backup whose rows a restore has put in, if it has not come to its end."""
+async def mark(connection: asyncpg.Connection) -> tuple[str | None, bool]:
+    """The backup whose rows a restore has put in, if it has not come to its end, and whether all of it is there."""
     said = await connection.fetchval("SELECT obj_description(to_regnamespace('ops'), 'pg_namespace')")
-    return said.removeprefix(MARK) if said and said.startswith(MARK) else None
+    if not said or not said.startswith(MARK):
+        return None, False
+    return said.removeprefix(MARK).removesuffix(WHOLE), said.endswith(WHOLE)
 
 
-async def set_mark(connection: asyncpg.Connection, backup: str | None) -> None:
-    """Say, or say no more, which backup the rows are of."""
-    said = "NULL" if backup is None else await connection.fetchval("SELECT quote_literal($1)", MARK + backup)
+async def set_mark(connection: asyncpg.Connection, backup: str | None, *, whole: bool = False) -> None:
+    """Say, or say no more, which backup the rows are of, and whether all of it is there."""
+    said = "NULL"
+    if backup is not None:
+        said = await connection.fetchval("SELECT quote_literal($1)", MARK + backup + (WHOLE if whole else ""))
     await connection.execute(f"COMMENT ON SCHEMA ops IS {said}")
 
 
@@ -146,7 +173,7 @@ async def filled(connection: asyncpg.Connection) -> list[str]:
 
 async def drop_empty(connection: asyncpg.Connection) -> list[str]:
     """Drop our schemas where they hold no rows; else the tables that do, and nothing is dropped."""
-    async with connection.transaction():
+    async with transaction(connection):
         await connection.execute("SELECT pg_advisory_xact_lock($1)", FOLD_LOCK)
         if found := await filled(connection):
             return found
@@ -165,7 +192,7 @@ async def load(
 
     Raises ValueError where the tables are not as they were.
     """
-    async with connection.transaction():
+    async with transaction(connection):
         there = {table.full_name: table for table in await tables(connection)}
         for entry in wanted:
             table = Table(entry["schema"], entry["name"], tuple(entry["columns"]))

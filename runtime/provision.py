@@ -14,7 +14,7 @@ from nats.js.errors import APIError
 from runtime import bus, settings, streams
 from runtime.bus import BrokerAway
 from runtime.settings import BadSettings, Settings
-from runtime.streams import Drift
+from runtime.streams import Drift, HalfRestored
 
 USER = "operator"
 WAIT_S_MAX = 60.0
@@ -29,7 +29,7 @@ NO_PEERS = 10005
 async def provision(loaded: Settings, wait_s: float = WAIT_S_MAX) -> list[Drift]:
     """As the operator, wait for the broker, make what is missing, and return what drifted.
 
-    Raises BrokerAway where that was not possible within `wait_s`, APIError where the broker refused.
+    Raises BrokerAway where that was not possible within `wait_s`, APIError where the broker refused, HalfRestored.
     """
     url = loaded.nats_for(USER)
     said: list[str] = []
@@ -64,7 +64,7 @@ async def provision(loaded: Settings, wait_s: float = WAIT_S_MAX) -> list[Drift]
 def main() -> int:
     try:
         drifted = asyncio.run(provision(settings.load()))
-    except (BadSettings, BrokerAway) as error:
+    except (BadSettings, BrokerAway, HalfRestored) as error:
         sys.stderr.write(f"provision: {error}\n")
         return 1
     except APIError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
 import nats.errors
@@ -21,6 +21,8 @@ from runtime.bus import BrokerAway
 API = "$JS.API.STREAM"
 PIECE_BYTES = 128 * 1024
 """Of a snapshot: a message must stay below what a broker takes at once, which is 1 MB by default."""
+GIVEN_BYTES = 32 * 1024
+"""Of a piece that is restored: a broker that syncs each message has a thousand small ones in it to sync."""
 PIECE_WAIT_S_MAX = 60.0
 """A broker first makes sure that the stream's files are whole, and syncs a restored one before it says so."""
 RETRY_S = 0.05
@@ -28,8 +30,10 @@ STATUS = "Status"
 STATUS_END = "204"
 
 
-async def take(nc: Client, stream: str, *, consumers: bool) -> tuple[Mapping[str, Any], AsyncIterator[bytes]]:
-    """What the stream is (`config` and `state`, as the broker says it), and its snapshot in pieces.
+async def take(
+    nc: Client, stream: str, *, consumers: bool
+) -> tuple[Mapping[str, Any], AsyncGenerator[bytes, None]]:
+    """What the stream is (`config` and `state`, as the broker says it), and its snapshot in pieces, to be closed.
 
     With `consumers`, the durable ones come along, each with its position. The pieces raise BrokerAway where one does
     not come in time or the broker gives up. Raises APIError where the broker refuses, one being NotFoundError.
@@ -48,7 +52,7 @@ async def take(nc: Client, stream: str, *, consumers: bool) -> tuple[Mapping[str
         await subscription.unsubscribe()
         raise
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncGenerator[bytes, None]:
         try:
             while True:
                 try:
@@ -87,7 +91,8 @@ async def give(
     opened = await ask(nc, f"{API}.RESTORE.{stream}", {"config": config, "state": state})
     subject = str(opened["deliver_subject"])
     for piece in pieces:
-        await ask(nc, subject, piece)
+        for at in range(0, len(piece), GIVEN_BYTES):
+            await ask(nc, subject, piece[at : at + GIVEN_BYTES])
     return await ask(nc, subject, b"")
 
 

@@ -356,12 +356,37 @@ def all_made(replicas: int = 1) -> tuple[Made, ...]:
     )
 
 
-async def provision(js: JetStreamContext, replicas: int = 1) -> list[Drift]:
+RESTORING = "odooops_backup"
+"""In a stream's metadata, while a restore is under way: which backup it is of."""
+
+
+class HalfRestored(Exception):
+    """a restore is under way, or broke off"""
+
+
+async def refuse_half_restored(js: JetStreamContext) -> None:
+    """Raises HalfRestored where a stream waits for others of its backup.
+
+    What is made empty now, the rest could not be put into once anything was stored there.
+    """
+    for made in all_made():
+        found = await made.found(js) if made.of_stream else None
+        if found is not None and RESTORING in (found.metadata or {}):
+            raise HalfRestored(
+                f"a restore broke off here, or is under way: {made.name} is restored, and others may be missing:"
+                " run the same `odooops restore` again first, or use an empty system"
+            )
+
+
+async def provision(js: JetStreamContext, replicas: int = 1, *, restoring: bool = False) -> list[Drift]:
     """Make the streams and consumers that are missing; name what drifted in those that are there.
 
-    One thing is changed: the filter of a consumer that is exactly as an earlier version made it.
+    One thing is changed: the filter of a consumer that is exactly as an earlier version made it. Unless `restoring`,
+    raises HalfRestored.
     """
     drift: list[Drift] = []
+    if not restoring:
+        await refuse_half_restored(js)
     for made in all_made(replicas):
         found = await made.found(js)
         if found is None:
@@ -412,8 +437,9 @@ async def mend(nc: Client, drifts: Iterable[Drift], replicas: int = 1) -> tuple[
     For an operator who has read what drifted. What is missing is made; of a stream each setting is set by itself, but
     copies that are more than `replicas` stay. A consumer is set as a whole, made anew where the broker does not let it
     be changed, and reads all again where it may have passed over something. Where the broker no longer answers, the
-    rest is left as it is.
+    rest is left as it is. Raises HalfRestored.
     """
+    await refuse_half_restored(nc.jetstream())
     done: list[str] = []
     left: list[str] = []
     made = {each.where: each for each in all_made(replicas)}

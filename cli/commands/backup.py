@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -41,8 +40,7 @@ def backup_command(
     if check:
         backup.check(file, as_json)
     else:
-        name = f"odooops-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar"
-        asyncio.run(backup.run(servers(context, data_dir), file / name if file.is_dir() else file, as_json))
+        asyncio.run(backup.run(servers(context, data_dir), backup.new_file(file), as_json))
 
 
 def restore_command(

@@ -32,7 +32,7 @@ STATEMENT_S_MAX = 3_600
 
 
 class RebuildRunning(Exception):
-    """another rebuild or verification runs; the message says which"""
+    """another rebuild, or whatever else goes by the whole log, runs; the message says since when"""
 
 
 class Busy(Exception):
@@ -101,7 +101,9 @@ async def alone(engine: AsyncEngine) -> AsyncIterator[int]:
                 if other and other.backend_start
                 else ""
             )
-            raise RebuildRunning(f"another rebuild or verification runs{since}: wait for it, or stop it")
+            raise RebuildRunning(
+                f"another rebuild, verification, redaction, archive or backup runs{since}: wait for it, or stop it"
+            )
         try:
             yield int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
         finally:
@@ -120,7 +122,7 @@ _WHO = text(
 
 
 async def running(connection: AsyncConnection) -> bool:
-    """Whether a rebuild or verification runs now."""
+    """Whether a rebuild, or whatever else goes by the whole log, runs now."""
     return (await connection.execute(_WHO, {"key": REBUILD_LOCK})).first() is not None
 
 

@@ -397,3 +397,18 @@ async def test_a_ledger_of_another_log_is_not_called_well(
     printed = await terminal("status")
     assert terminal.code == 1
     assert "the ledger has read up to 7, the log ends at 1" in printed
+
+
+async def test_a_ledger_that_lacks_what_was_folded_is_not_called_well(
+    terminal: Terminal, broker: Broker, database: Database
+) -> None:
+    await log(broker, "a")
+    folding = await broker.js.pull_subscribe_bind(streams.PROJECTOR, streams.DELIVERIES)
+    [message] = await folding.fetch(1)
+    await message.ack_sync()
+    printed = await terminal("status")
+    assert terminal.code == 1
+    assert "acknowledged up to 1, the ledger ends at 0: rows were lost" in printed
+    assert "run `odooops rebuild`" in printed
+    await enter(database, [ledger("a", 1)])
+    assert (await terminal.json("status"))["state"] == "ok"

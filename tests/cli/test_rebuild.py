@@ -162,9 +162,9 @@ async def test_whoever_is_killed_leaves_the_tables_and_the_next_run_clears_up(
             (left,) = await schemas(engine)
             told = await terminal.json("status")
             assert told["rebuild"] == {"running": True, "left_behind": []}
-            assert "a rebuild or verification runs, into " + left in checks(told, "rebuild")[0][1]
+            assert "archive or backup runs, into " + left in checks(told, "rebuild")[0][1]
             await terminal("verify")
-            assert (terminal.code, "another rebuild or verification runs since" in terminal.said) == (1, True)
+            assert (terminal.code, "archive or backup runs since" in terminal.said) == (1, True)
 
     async def noticed() -> bool:
         return not (await terminal.json("status"))["rebuild"]["running"]

@@ -1,19 +1,16 @@
-"""Snapshots of streams larger than what is on its way at once, and the file that they are written into."""
+"""Snapshots of streams larger than what is on its way at once."""
 
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
 from nats.js.errors import APIError, NotFoundError
 
-from runtime import bundle, bus, snapshot, streams
-from runtime.bundle import BadBundle
+from runtime import bus, snapshot, streams
 from runtime.bus import BrokerAway, Message
 from tests.conftest import Broker
 
@@ -64,27 +61,3 @@ async def test_a_snapshot_that_the_broker_gives_up_is_none(broker: Broker) -> No
 async def test_a_stream_that_is_not_there_has_no_snapshot(broker: Broker) -> None:
     with pytest.raises(NotFoundError):
         await snapshot.take(broker.nc, "NOTHING", consumers=False)
-
-
-@pytest.mark.parametrize("size", [0, 8**11 - 1, 8**11, 2**45])
-def test_a_part_may_be_larger_than_eight_gigabytes(size: int) -> None:
-    info = tarfile.TarInfo.frombuf(
-        bundle._header("streams/OBJ_DELIVERY_BODIES.tar.s2", size), "utf-8", "strict"
-    )
-    assert size == info.size
-
-
-def test_parts_are_read_back_as_they_were_written(tmp_path: Path) -> None:
-    parts = {"empty": b"", "small": b"x", "block": bytes(512), "long": os.urandom(bundle.PIECE_BYTES + 1)}
-    with bundle.writing(tmp_path / "b.tar") as into:
-        for name, data in parts.items():
-            with into.part(name) as write:
-                write(data[:1])
-                write(data[1:])
-        into.finish({"about": "parts"})
-    with bundle.reading(tmp_path / "b.tar") as found:
-        found.check()
-        assert "parts" == found.manifest["about"]
-        assert parts == {name: b"".join(found.pieces(name)) for name in found.manifest["parts"]}
-        with pytest.raises(BadBundle, match="other is missing"):
-            next(found.pieces("other"))
