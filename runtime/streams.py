@@ -46,6 +46,8 @@ LEAVE_S_MAX = 2.0
 """How long a door that is to stop asks its callers to go elsewhere."""
 LEAVE_QUIET_S = 0.25
 """Without a request for so long, nobody is left to be asked."""
+LEAVE_STORE_S_MAX = 4.0
+"""How long the broker is waited for from then on: what it has not acknowledged goes into the spool."""
 ADDRESSES_COUNT_MAX = 10_000
 """Remembered at once, of strangers and of those that sent something genuine: the least recent are forgotten."""
 LIMITED_DRAIN_BYTES_MAX = 128 * 1024
