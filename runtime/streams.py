@@ -30,6 +30,9 @@ DRAIN_BYTES_MAX = 32_000_000
 """How much of a refused body is read, so that the sender gets to read the answer."""
 BODIES_IN_FLIGHT_BYTES_MAX = 256_000_000
 """Of bodies as they came; with their compressed copies ingest takes up to three times as much (measured)."""
+BODIES_OF_STRANGERS_BYTES_MAX = 192_000_000
+BODIES_OF_A_STRANGER_BYTES_MAX = 64_000_000
+"""Of all addresses from which nothing genuine has come yet, and of one: their slow bodies keep nobody else out."""
 BODY_READ_S_MAX = 30.0
 BODY_GRACE_S = 5.0
 BODY_BYTES_PER_S_MIN = 4_096

@@ -88,6 +88,10 @@ class Limits:
         if (wait_s := bucket.take(now)) > 0:
             raise _limited(wait_s, "too many requests of this address were refused or repeated")
 
+    def stranger(self, address: Address | None) -> Address | None:
+        """The address, where it is limited and nothing genuine has come from it yet."""
+        return None if self._of_addresses is None or address in self._known else address
+
     def take(self, source: str, address: Address | None, now: float) -> None:
         """Take a token of a source for a genuine request; raises Refused, and then the address does not pay."""
         if (limit := self._limits.get(source)) is None:

@@ -111,7 +111,8 @@ class Receiver:
             receipt_id=str(uuid4()),
         )
         address = self._address(scope, request)
-        body = Body(receive, self.memory, request.headers.get("content-length"))
+        length = request.headers.get("content-length")
+        body = Body(receive, self.memory, length, self._limits.stranger(address))
         try:
             outcome = await self._outcome(endpoint, path, address, request, body)
         finally:
