@@ -83,6 +83,7 @@ async def test_a_notifier_stops_in_time_with_a_post_in_hand_and_the_next_one_loo
         await place.publish(build())
         await asyncio.to_thread(place.slack.wait_for_posts, 1)
         await stopped(child)
+        assert "cut off by the stop, it comes again" in child.said()
     with started(place.by_bot):
         (row,) = await place.settled(1)
     assert (row["status"], len(place.slack.posts)) == ("posted", 1)
