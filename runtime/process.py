@@ -40,7 +40,7 @@ HEAD_BYTES_MAX = 64 * 1024
 CONNECTIONS_MAX = 4_096
 """Open at once, where the process may have so many files open; more wait to be accepted."""
 OTHER_FILES_MAX = 256
-STOP_S_MAX = 7.0
+STOP_S_MAX = 6.0
 """For the requests in hand, after a process was told to stop. It promises to have ended within 10 s."""
 OPS_STOP_S_MAX = 0.5
 """For those at the ops port: they keep nobody."""
