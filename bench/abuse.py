@@ -37,7 +37,8 @@ from tests.services.ingest.hostile import HUNG_UP, Attempt, Recorded, Verdict
 HONEST_PER_S = 200
 HONEST_P99_MS_MAX = 250
 HONEST_ADDRESS = "9.9.9.9"
-SLOW_COUNT, FLOODS_COUNT, ONE_ADDRESS_COUNT, COUNT = 1_500, 40, 1_500, 10_000
+COUNT, SLOW_COUNT, ONE_ADDRESS_COUNT = 10_000, 1_500, 1_500
+FLOODS_COUNT, HOARDS_COUNT, PIPELINES_COUNT = 40, 60, 30
 TAKES_S = 35
 AT_ONCE, FLOODS_AT_ONCE = 32, 12
 LOG_LINES_MAX = 500
@@ -138,13 +139,15 @@ async def run(seed: int) -> list[tuple[bool, str]]:
         )
         attackers = Attackers(port, seed)
         began = time.perf_counter()
-        usual = COUNT - SLOW_COUNT - FLOODS_COUNT - ONE_ADDRESS_COUNT
+        usual = COUNT - SLOW_COUNT - ONE_ADDRESS_COUNT - FLOODS_COUNT - HOARDS_COUNT - PIPELINES_COUNT
         async with asyncio.TaskGroup() as group:
             for attempts, count, per_s, at_once, of in (
                 (hostile.slow(seed, KNOWN), SLOW_COUNT, 300, SLOW_COUNT, addresses(1, 10)),
                 (hostile.attempts(seed, KNOWN), usual, usual / TAKES_S, AT_ONCE, addresses(2, 100)),
                 (from_one_address(seed), ONE_ADDRESS_COUNT, 50, AT_ONCE, addresses(3, 1)),
                 (hostile.floods(seed, KNOWN), FLOODS_COUNT, 1.2, FLOODS_AT_ONCE, addresses(4, 10)),
+                (hostile.hoards(seed, KNOWN), HOARDS_COUNT, 4, HOARDS_COUNT, addresses(5, 2)),
+                (hostile.pipelines(seed, KNOWN), PIPELINES_COUNT, 1, 1, addresses(6, 100)),
             ):
                 group.create_task(attackers.send(islice(attempts, count), per_s, at_once, of))
         took_s = time.perf_counter() - began

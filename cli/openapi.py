@@ -66,7 +66,7 @@ _MEANINGS: Mapping[int, str] = {
 """What each status means, whoever says it."""
 _ABOUT = f"""\
 Senders post to the endpoints that SSOT declares. A 200 means that the bytes are stored; without an answer in \
-{ACCEPT_S_MAX:g} s they were not. Every answer is JSON."""
+{ACCEPT_S_MAX:g} s they were not. Every answer is JSON, but to what is no HTTP: an empty 400, 414 or 431."""
 
 
 @dataclass(frozen=True, slots=True)

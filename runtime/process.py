@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import resource
@@ -29,7 +30,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.ssot import BadSsot
 from runtime import log as logs
@@ -45,13 +46,18 @@ HEAD_BYTES_MAX = 64 * 1024
 CONNECTIONS_MAX = 4_096
 """Open at once, where the process may have so many files open; more wait to be accepted."""
 OTHER_FILES_MAX = 256
-STOP_S_MAX = 7.0
-"""For the requests in hand. A service promises to stop within 10 s, of which ingest may take 2 to leave."""
+STOP_S_MAX = 6.0
+"""For the requests in hand, after a process was told to stop. It promises to have ended within 10 s."""
+OPS_STOP_S_MAX = 0.5
+"""For those at the ops port: they keep nobody."""
+LAST_WORDS_S_MAX = 0.5
+"""For an answer to what is cut off."""
 END_S_MAX = 9.5
 """After it was told to stop, a process ends whatever it waits for: a server may say nothing for a minute."""
+UNREAD_MS_MAX = 10_000
+"""For an answer to be taken: who asks on and on and reads nothing would hold a connection for ever."""
 UNHEARD_S_MAX = 0.2
 """From a connection that was accepted to the first that is heard on it."""
-LISTEN_S_MAX = 5.0
 LOOPBACK = "127.0.0.1"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not bound to
 
@@ -78,16 +84,13 @@ _let_go: set[asyncio.Task[Any]] = set()
 
 
 class _Server(Server):
-    """Granian, on a socket that another process made and that listens already, where there is one."""
+    """Granian, on a socket that listens already and is its own from then on."""
 
-    def __init__(self, app: ASGIApp, listening_fd: int | None, **how: Any) -> None:
+    def __init__(self, app: ASGIApp, listening_fd: int, **how: Any) -> None:
         super().__init__(app, **how)
         self._listening_fd = listening_fd
 
     def _init_shared_socket(self) -> None:
-        if self._listening_fd is None:
-            super()._init_shared_socket()  # type: ignore[no-untyped-call]
-            return
         self._ssp = None
         holder: Any = SocketHolder  # its author did not tell its type how it is made
         self._shd: Any = holder(self._listening_fd, uds=False, backlog=LISTEN_BACKLOG)
@@ -101,45 +104,55 @@ async def serve_http(
     port: int,
     listening_fd: int | None = None,
     leave: Callable[[], Awaitable[None]] | None = None,
+    stop_s_max: float | None = None,
 ) -> AsyncIterator[None]:
     """Serve `app` in this event loop while the block runs; on the way out, `leave` and finish the requests in hand.
 
+    Those that are still in hand `stop_s_max` (STOP_S_MAX) after the block are cancelled, and may answer yet.
     `listening_fd` is a socket that listens there already; whoever else has it serves on when we stop.
     """
-    if listening_fd is not None:
-        address, port = _listening(listening_fd)
-    else:
-        address = _address(host, port)
-        if await _answers(address, port):
-            # Granian binds with SO_REUSEPORT: it would not fail, and the two would split the requests.
-            raise BadSettings(f"cannot listen on {host}:{port}: Address already in use")
+    in_hand: set[asyncio.Task[Any]] = set()
+
+    async def known(scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        in_hand.add(task)
+        try:
+            await app(scope, receive, send)
+        finally:
+            in_hand.discard(task)
+
+    listener = await _listener(host, port) if listening_fd is None else _given(listening_fd)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux; each connection has it of the socket that it came by
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
     server = _Server(
-        app,
-        listening_fd,
-        address=address,
-        port=port,
+        known,
+        listener.detach(),
         interface=Interfaces.ASGINL,
         http=HTTPModes.http1,
         websockets=False,
-        backlog=LISTEN_BACKLOG,
         backpressure=connections_max(),
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_READ_MS_MAX, max_buffer_size=HEAD_BYTES_MAX),
         log_enabled=False,
     )
     serving = asyncio.create_task(server.serve())
+    serving.add_done_callback(_ended_by_itself)
     try:
-        await _until_listening(serving, address, port)
-        serving.add_done_callback(_ended_by_itself)
         yield
     finally:
         serving.remove_done_callback(_ended_by_itself)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (STOP_S_MAX if stop_s_max is None else stop_s_max)
         if leave is not None:
             await leave()
         if listening_fd is not None:
             with _accepting_nothing(listening_fd):
                 await asyncio.sleep(UNHEARD_S_MAX)
         server.stop()  # type: ignore[no-untyped-call]
-        await asyncio.wait({serving}, timeout=STOP_S_MAX)
+        await asyncio.wait({serving}, timeout=until - loop.time())
+        for task in in_hand:
+            task.cancel()
+        await asyncio.wait({serving}, timeout=LAST_WORDS_S_MAX)
 
 
 def connections_max() -> int:
@@ -174,38 +187,41 @@ def _accepting_nothing(listening_fd: int) -> Iterator[None]:
         yield
 
 
-def _listening(descriptor: int) -> tuple[str, int]:
-    """Where a socket listens; raises BadSettings where it does not, or is none."""
+def _given(descriptor: int) -> socket.socket:
+    """The socket that was handed to us; raises BadSettings where it does not listen for TCP, or is none."""
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as given:
-            if given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                address = given.getsockname()
-                return str(address[0]), int(address[1])
+        found = socket.socket(fileno=descriptor)
     except OSError as error:
         raise BadSettings(f"ODOOOPS_LISTEN_FD is {descriptor}: {error.strerror}") from None
-    raise BadSettings(f"ODOOOPS_LISTEN_FD is {descriptor}: that socket does not listen")
+    internet = found.family in (socket.AF_INET, socket.AF_INET6)
+    if not internet or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        found.detach()
+        raise BadSettings(f"ODOOOPS_LISTEN_FD is {descriptor}: that is no TCP socket that listens")
+    return found
 
 
-def _address(host: str, port: int) -> str:
-    """The IP address of `host`; raises BadSettings where this process cannot listen on it."""
+async def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens there; raises BadSettings where this process cannot.
+
+    The port may be held for it (`ports.reserve`), so it is shared: two that listen would split the requests.
+    """
     try:
         family, kind, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # as granian does
-                probe.setsockopt(socket.SOL_SOCKET, option, 1)
-            probe.bind(found)
+        listener = socket.socket(family, kind)
+        try:
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                listener.setsockopt(socket.SOL_SOCKET, option, 1)
+            listener.bind(found)
+            if await _answers(str(found[0]), port):
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            listener.listen(LISTEN_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise BadSettings(f"cannot listen on {host}:{port}: {reason}") from None
-    return str(found[0])
-
-
-async def _until_listening(serving: asyncio.Task[None], address: str, port: int) -> None:
-    async with asyncio.timeout(LISTEN_S_MAX):
-        while not await _answers(address, port):
-            if serving.done():
-                raise BadSettings(f"cannot listen on {address}:{port}: {serving.exception()}")
-            await asyncio.sleep(0.01)  # the server says by no signal when it listens
+    return listener
 
 
 async def _answers(address: str, port: int) -> bool:
@@ -293,7 +309,8 @@ async def serve_ops(settings: Settings, ready: Ready, measure: Measure = _nothin
     if settings.odooops_ops_port == 0:
         yield
         return
-    async with serve_http(ops_app(ready, measure), settings.odooops_ops_host, settings.odooops_ops_port):
+    app, host, port = ops_app(ready, measure), settings.odooops_ops_host, settings.odooops_ops_port
+    async with serve_http(app, host, port, stop_s_max=OPS_STOP_S_MAX):
         yield
 
 
@@ -348,5 +365,7 @@ def run(service: str, main: Callable[[Settings, Any, asyncio.Event], Coroutine[A
         sys.stderr.write(f"{service}: {error}\n")
         return 2
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # the loop is gone that heard them, and it has ended well
         tracing.stop()
     return 0

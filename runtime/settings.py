@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -57,7 +58,14 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Replicas = Annotated[Literal[1, 3, 5], BeforeValidator(_number)]
 """A Literal of numbers refuses their text, which is all that the environment has."""
 
-Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_listed)]
+
+def _networks(value: object) -> object:
+    """Each part looked at here: pydantic's own words do not say which one is wrong, or why."""
+    listed = _listed(value)
+    return [ip_network(part) for part in listed] if isinstance(listed, list) else listed
+
+
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_networks)]
 """With commas between: `10.0.0.0/8, fd00::/8, 192.0.2.7`."""
 
 

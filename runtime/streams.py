@@ -36,6 +36,9 @@ DRAIN_BYTES_MAX = 32_000_000
 """How much of a refused body is read, so that the sender gets to read the answer."""
 BODIES_IN_FLIGHT_BYTES_MAX = 256_000_000
 """Of bodies as they came; with their compressed copies ingest takes up to three times as much (measured)."""
+BODIES_OF_STRANGERS_BYTES_MAX = 192_000_000
+BODIES_OF_A_STRANGER_BYTES_MAX = 64_000_000
+"""Of all addresses from which nothing genuine has come yet, and of one: their slow bodies keep nobody else out."""
 BODY_READ_S_MAX = 30.0
 BODY_GRACE_S = 5.0
 BODY_BYTES_PER_S_MIN = 4_096
@@ -52,6 +55,8 @@ LEAVE_S_MAX = 2.0
 """How long a door that is to stop asks its callers to go elsewhere."""
 LEAVE_QUIET_S = 0.25
 """Without a request for so long, nobody is left to be asked."""
+LEAVE_STORE_S_MAX = 4.0
+"""How long the broker is waited for from then on: what it has not acknowledged goes into the spool."""
 ADDRESSES_COUNT_MAX = 10_000
 """Remembered at once, of strangers and of those that sent something genuine: the least recent are forgotten."""
 LIMITED_DRAIN_BYTES_MAX = 128 * 1024

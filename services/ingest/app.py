@@ -11,6 +11,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import APIError, NotFoundError
 
+from contracts.delivery import Delivery
 from contracts.ssot import Ssot
 from providers.port import Secret, Source
 from providers.registry import sources
@@ -34,10 +35,16 @@ async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
     spool = Spool(given.odooops_spool_dir, log) if given.odooops_spool_dir else None
     receiver = Receiver(endpoints, log, spool, limits_of(declared), given.odooops_trusted_proxies)
     broker = Broker(given.nats_for("ingest"), log)
+    haste = Haste()
+
+    async def leave() -> None:
+        haste.begin()
+        await receiver.leave()
 
     async def store_what_comes() -> None:
-        await broker.connect(receiver)
-        draining = [spool.keep_draining(receiver.store)] if spool and receiver.store else []
+        store = await broker.connect()
+        receiver.store = haste.of(store)
+        draining = [spool.keep_draining(store)] if spool else []
         await asyncio.gather(broker.audit(given.odooops_spool_dir), *draining)
 
     storing = asyncio.create_task(store_what_comes())
@@ -49,7 +56,7 @@ async def main(given: Settings, log: Any, stopping: asyncio.Event) -> None:
                 given.odooops_host,
                 given.odooops_port,
                 given.odooops_listen_fd,
-                receiver.leave,
+                leave,
             ),
             process.serve_ops(given, broker.problems),
         ):
@@ -81,10 +88,10 @@ class Broker:
         self._trouble = "not reached yet"
         self._closing = False
 
-    async def connect(self, receiver: Receiver) -> None:
-        """Wait for the broker as long as it takes; then let `receiver` store."""
+    async def connect(self) -> bus.Store:
+        """Wait for the broker as long as it takes; then it can store."""
         self._client = await bus.connect(self._url, "ingest", on_lost=self._lost, on_closed=self._given_up)
-        receiver.store = traced_store(store_by(self._client))
+        return traced_store(store_by(self._client))
 
     async def audit(self, spool_dir: Path | None) -> None:
         """Say once which settings could lose deliveries."""
@@ -122,6 +129,36 @@ class Broker:
     def _given_up(self) -> None:
         if not self._closing:
             process.lost("the broker's client has given up")
+
+
+class Haste:
+    """Once the process is to stop, the broker is waited for no longer than leaves time for the spool."""
+
+    def __init__(self) -> None:
+        self._until: float | None = None
+        self._waiting: set[asyncio.Timeout] = set()
+
+    def of(self, store: bus.Store) -> bus.Store:
+        """`store`, which then raises BrokerAway where it has to be cut off."""
+
+        async def hasty(delivery: Delivery, wait_s: float) -> bus.Ack:
+            waiting = asyncio.timeout_at(self._until)
+            self._waiting.add(waiting)
+            try:
+                async with waiting:
+                    return await store(delivery, wait_s)
+            except TimeoutError:
+                raise bus.BrokerAway("the broker did not acknowledge in time") from None
+            finally:
+                self._waiting.discard(waiting)
+
+        return hasty
+
+    def begin(self) -> None:
+        """From here on."""
+        self._until = asyncio.get_running_loop().time() + streams.LEAVE_STORE_S_MAX
+        for each in self._waiting:
+            each.reschedule(self._until)
 
 
 def limits_of(declared: Ssot) -> Limits:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from io import BytesIO
 
 from starlette.types import Receive
@@ -18,23 +19,41 @@ class SenderLeft(Exception):
 
 
 class Memory:
-    """The bytes of all bodies in hand."""
+    """The bytes of all bodies in hand, and of those whose senders are strangers."""
 
     def __init__(self) -> None:
         self.held = 0
+        self._of: Counter[Hashable] = Counter()
+        self._of_strangers = 0
 
-    def require_room(self, more: int) -> None:
-        """Refuse where `more` bytes would be too many."""
-        if self.held + more > streams.BODIES_IN_FLIGHT_BYTES_MAX:
+    def require_room(self, more: int, stranger: Hashable | None) -> None:
+        """Refuse where `more` bytes would be too many; None is no stranger."""
+        full = self.held + more > streams.BODIES_IN_FLIGHT_BYTES_MAX
+        if stranger is not None:
+            full |= self._of_strangers + more > streams.BODIES_OF_STRANGERS_BYTES_MAX
+            full |= self._of[stranger] + more > streams.BODIES_OF_A_STRANGER_BYTES_MAX
+        if full:
             raise Refused(503, "too_many_bytes", "too many large bodies at once, send it again")
+
+    def hold(self, more: int, stranger: Hashable | None) -> None:
+        """Count bytes; a negative number gives them back."""
+        self.held += more
+        if stranger is not None:
+            self._of_strangers += more
+            self._of[stranger] += more
+            if not self._of[stranger]:
+                del self._of[stranger]
 
 
 class Body:
     """One body. What it announces may refuse it early; only what came is counted, and held until `release`."""
 
-    def __init__(self, receive: Receive, memory: Memory, content_length: str | None) -> None:
+    def __init__(
+        self, receive: Receive, memory: Memory, content_length: str | None, stranger: Hashable | None = None
+    ) -> None:
         self._receive = receive
         self._memory = memory
+        self._stranger = stranger
         self._began = asyncio.get_running_loop().time()
         self._announced = int(content_length) if content_length and content_length.isdecimal() else None
         self._seen = 0
@@ -48,7 +67,7 @@ class Body:
         if self._announced is not None:
             if self._announced > streams.BODY_BYTES_MAX:
                 raise _too_large()
-            self._memory.require_room(self._announced)
+            self._memory.require_room(self._announced, self._stranger)
         whole = BytesIO()  # grows in place: a list of chunks would be held twice when it is joined
         try:
             async with asyncio.timeout_at(self._due()) as waiting:
@@ -89,7 +108,7 @@ class Body:
 
     def release(self) -> None:
         """Give the memory back."""
-        self._memory.held -= self._held
+        self._memory.hold(-self._held, self._stranger)
         self._held = 0
 
     def _due(self) -> float:
@@ -113,8 +132,8 @@ class Body:
         return chunk
 
     def _hold(self, more: int) -> None:
-        self._memory.require_room(more)
-        self._memory.held += more
+        self._memory.require_room(more, self._stranger)
+        self._memory.hold(more, self._stranger)
         self._held += more
 
 

@@ -29,7 +29,7 @@ V6_PREFIX_BITS = 64
 """Who has one address of IPv6 has that many."""
 V4_SHOWN_BITS, V6_SHOWN_BITS = 24, 48
 """What of an address is written to the log: a provider's network, not a person's line."""
-PARSED_COUNT_MAX = 4_096
+PARSED_COUNT_MAX, HOP_CHARS_MAX = 4_096, 64
 
 
 @dataclass(slots=True)
@@ -88,6 +88,10 @@ class Limits:
         if (wait_s := bucket.take(now)) > 0:
             raise _limited(wait_s, "too many requests of this address were refused or repeated")
 
+    def stranger(self, address: Address | None) -> Address | None:
+        """The address, where it is limited and nothing genuine has come from it yet."""
+        return None if self._of_addresses is None or address in self._known else address
+
     def take(self, source: str, address: Address | None, now: float) -> None:
         """Take a token of a source for a genuine request; raises Refused, and then the address does not pay."""
         if (limit := self._limits.get(source)) is None:
@@ -138,7 +142,7 @@ def address_of(peer: str, forwarded: str | None, proxies: Sequence[Network]) -> 
         address = _parsed(peer)
         return _grouped(address) if address is not None and address.is_global else None
     for hop in reversed([*(forwarded.split(",") if forwarded else ()), peer]):
-        address = _parsed(hop.strip())
+        address = _parsed(hop.strip()) if len(hop) <= HOP_CHARS_MAX else None  # what is parsed is remembered
         if address is None:
             return None
         if not any(address in each for each in proxies):

@@ -120,7 +120,8 @@ class Receiver:
             receipt_id=str(uuid4()),
         )
         address = self._address(scope, request)
-        body = Body(receive, self.memory, request.headers.get("content-length"))
+        length = request.headers.get("content-length")
+        body = Body(receive, self.memory, length, self._limits.stranger(address))
         try:
             outcome = await self._outcome(endpoint, path, address, request, body)
         finally:
@@ -162,8 +163,9 @@ class Receiver:
         except asyncio.CancelledError:  # only at the process's end, of what outlived the time to stop
             body.abandon()
             return Refused(503, "stopping", "this process is stopping, send it again")
-        except Exception:  # noqa: BLE001  # a mistake of ours is answered in JSON too, and logged
-            self._log.exception("a request failed", source=_label(endpoint))
+        except Exception as error:  # noqa: BLE001  # a mistake of ours is answered in JSON too, and logged
+            told = {"source": _label(endpoint), "error": type(error).__name__}
+            self._seldom.error("a request failed", {"exc_info": error}, **told)
             return Refused(500, "internal_error", "something is wrong here, send it again later")
 
     async def _take(
@@ -173,7 +175,7 @@ class Receiver:
         if (closed := endpoint.closed) is not None:
             raise Refused(404, "source_closed", closed)
         if request.method != "POST":
-            raise Refused(405, "method_not_allowed", f"{request.method} is not taken here, use POST")
+            raise Refused(405, "method_not_allowed", "only POST is taken here")
         verify: Verify = source.provider.verify  # type: ignore[assignment]  # an endpoint's provider has one
         verification = verify(request, source, secrets)
         raw = await body.read(verification.update)

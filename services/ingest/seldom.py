@@ -30,8 +30,8 @@ class Seldom:
     def warning(self, event: str, **about: object) -> None:
         self._say(self._log.warning, event, about)
 
-    def error(self, event: str, **about: object) -> None:
-        self._say(self._log.error, event, about)
+    def error(self, event: str, sample: Mapping[str, object] = NOTHING, **about: object) -> None:
+        self._say(self._log.error, event, about, sample)
 
     def _say(
         self, write: Any, event: str, about: dict[str, object], sample: Mapping[str, object] = NOTHING

@@ -219,6 +219,9 @@ class Subscriber:
         try:
             async with asyncio.timeout(HANDLE_S_MAX):
                 return await self._notifier.tell(event)
+        except asyncio.CancelledError:
+            self._log.warning("cut off by the stop, it comes again", **told)
+            raise
         except Exception as error:  # noqa: BLE001  # FastStream would hide it, and nobody would ask again
             if is_outage(error):
                 self._log.warning("will try again", error=type(error).__name__, **told)

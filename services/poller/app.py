@@ -55,7 +55,8 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event) -> None:
     leaving = False
 
     async def lost(reason: str) -> None:
-        log.warning("broker lost", reason=reason)
+        if not leaving:
+            log.warning("broker lost", reason=reason)
 
     def given_up() -> None:
         if not leaving:

@@ -103,17 +103,16 @@ async def main(settings: Settings, log: Any, stopping: asyncio.Event, *, unpark:
     declared = sources(ssot.load(settings.odooops_ssot_dir))
     leaving = False
 
+    async def lost(reason: str) -> None:
+        if not leaving:
+            log.warning("connection lost", server="broker", reason=reason)
+
     def given_up() -> None:
         if not leaving:
             process.lost("the broker's client has given up")
 
     connecting = asyncio.create_task(
-        bus.connect(
-            settings.nats_for("projector"),
-            "projector",
-            on_lost=_logger_of(log, "broker"),
-            on_closed=given_up,
-        )
+        bus.connect(settings.nats_for("projector"), "projector", on_lost=lost, on_closed=given_up)
     )
     if not await process.before_stop(connecting, stopping):
         return
@@ -494,10 +493,3 @@ async def _kept_in_progress(messages: Sequence[Msg], log: Any) -> AsyncIterator[
         yield
     finally:
         telling.cancel()
-
-
-def _logger_of(log: Any, what: str) -> Callable[[str], Awaitable[None]]:
-    async def report(reason: str) -> None:
-        log.warning("connection lost", server=what, reason=reason)
-
-    return report

@@ -20,7 +20,7 @@ import pytest
 
 from providers.github.verify import compose
 from providers.port import Parcel, Secret
-from runtime import embedded, ports
+from runtime import embedded, ports, streams
 from tests.conftest import Broker
 from tests.processes import Forked, forked
 from tests.samples import SOURCES, body, paths
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.anyio
 SECRET = Secret("GITHUB_WEBHOOK_SECRET", b'it\'s a "secret" with spaces')
 DEADLINE_S = 30.0
 ISSUE = paths("issues")[0].read_bytes()
+BUILD = b"1589141559"
+"""The run that workflow_run.completed.00 tells of."""
 STOP_S_MAX = 10.0
 STARTED = ("listening", "running", "messages go to")
 """What a service's log says when it works."""
@@ -117,6 +119,13 @@ class Place:
             await connection.close()
 
 
+async def events_of(broker: Broker) -> list[str]:
+    """The ids of all events that were published, as often as they stand there."""
+    count = (await broker.js.stream_info(streams.EVENTS)).state.last_seq
+    found = [await broker.js.get_msg(streams.EVENTS, seq) for seq in range(1, count + 1)]
+    return [str((message.headers or {})["ce-id"]) for message in found]
+
+
 async def _works(process: Forked) -> bool:
     assert process.exitcode is None, process.said()
     return any(f'"event": "{words}"' in process.said() for words in STARTED)
@@ -199,7 +208,7 @@ async def test_accepting_needs_the_broker_only_and_the_rest_catches_up(
             await until(all_there, "the rows are there")
 
 
-async def test_a_rolling_restart_of_every_process_under_load_fails_no_request(
+async def test_a_rolling_restart_of_every_process_under_load_fails_no_request_and_tells_nothing_twice(
     broker: Broker, database: Database, slack: SlackDouble, tmp_path: Path
 ) -> None:
     listening = ports.listen("127.0.0.1", 0)
@@ -231,7 +240,12 @@ async def test_a_rolling_restart_of_every_process_under_load_fails_no_request(
                 group.create_task(sender(client))
             for _ in range(2):
                 group.create_task(one_connection_each())
-            for name, old in running.items():
+            for n, (name, old) in enumerate(running.items()):
+                build = happening_now(body("workflow_run.completed.00")).replace(
+                    BUILD, BUILD[:-1] + b"%d" % n
+                )
+                await place.send(client, "workflow_run", build, guid := str(uuid.uuid4()))
+                answered.append(guid)
                 before = len(answered)
                 new = place.start(stack, name)
                 await until(lambda new=new: _works(new), f"the second {name} works")  # type: ignore[misc]
@@ -248,3 +262,7 @@ async def test_a_rolling_restart_of_every_process_under_load_fails_no_request(
         ledger = await place.rows("SELECT identity, stream_seq = last_seq AS once FROM ops.deliveries")
         assert sorted(row["identity"] for row in ledger) == sorted(answered)
         assert all(row["once"] for row in ledger)
+        await asyncio.to_thread(slack.wait_for_posts, len(running))
+        assert len(slack.posts) == len(set(slack.ids)) == len(running)
+        events = await events_of(broker)
+        assert len(events) == len(set(events)) > len(running)

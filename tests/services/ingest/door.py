@@ -104,9 +104,9 @@ class Line:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def reply(self, body: bool = True) -> Reply:
+    async def reply(self, body: bool = True, wait_s: float = WAIT_S_MAX) -> Reply:
         """The next answer; `body` is False where the method allows none."""
-        async with asyncio.timeout(WAIT_S_MAX):
+        async with asyncio.timeout(wait_s):
             first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in lines if line)
             length = int(headers.get("content-length", 0)) if body else 0

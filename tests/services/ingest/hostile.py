@@ -84,6 +84,12 @@ def slow_body(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verd
     return said[: -rng.randint(1, 4_000)], [(408, "body_too_slow")]
 
 
+def never_continued(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verdict]]:
+    """Asks whether to go on, is told to, and does not."""
+    expecting = {**by_github(FORGED), "content-length": "4000", "expect": "100-continue"}
+    return head("POST", GITHUB_PATH, expecting), [(408, "body_too_slow")]
+
+
 def slow_head(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verdict]]:
     said = head("POST", GITHUB_PATH, by_github(FORGED))
     return said[: rng.randrange(len(said) - 2)], [HUNG_UP, (408, "")]
@@ -98,22 +104,79 @@ def huge_headers(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[V
     return said, [(431, ""), (400, ""), HUNG_UP]
 
 
+LENGTH = f"content-length: {len(BODY)}".encode()
+NOT_HTTP: Sequence[Verdict] = [(400, "")]
+FRAMINGS: Sequence[tuple[bytes, Verdict]] = (
+    (LENGTH + b"\r\ntransfer-encoding: chunked", (400, "body_incomplete")),  # and then no chunk
+    (b"transfer-encoding: chunked\r\nx: y", (400, "body_incomplete")),
+    (LENGTH + b"\r\ncontent-length: 1", (400, "")),
+    (b"content-length: -1", (400, "")),
+    (b"content-length: +1", (400, "")),
+    (b"content-length: 1e3", (400, "")),
+    (b"content-length: 0x33", (400, "")),
+    (b"content-length: 51, 51", (400, "")),
+    (b"content-length:", (400, "")),
+    (b"content-length: " + 5_000 * b"9", (400, "")),
+    (b"content-length: 9223372036854775808", (413, "body_too_large")),
+    (b"transfer-encoding: chunked\r\ntransfer-encoding: identity", (400, "")),
+    (b"transfer-encoding: gzip, identity", (400, "")),
+    (b"transfer-encoding : chunked", (400, "")),
+)
+
+
 def broken_framing(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verdict]]:
-    length = f"content-length: {len(BODY)}".encode()
-    both = length + b"\r\ntransfer-encoding: chunked"
-    framing = rng.choice(
-        [
-            both,
-            length + b"\r\ncontent-length: 1",
-            b"content-length: -1",
-            b"content-length: 1e3",
-            b"transfer-encoding: chunked\r\ntransfer-encoding: identity",
-            b"transfer-encoding: gzip, identity",
-            b"transfer-encoding: chunked\r\nx: y",  # and then no chunk
-        ]
+    framing, right = rng.choice(FRAMINGS)
+    return post(GITHUB_PATH, by_github(FORGED), BODY).replace(LENGTH, framing, 1), [right]
+
+
+def smuggled(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verdict]]:
+    """A genuine request inside of another's body, by one of its two lengths: it must not be heard."""
+    genuine = {**by_github(None), **github.sign(BODY, known.github), "x-github-delivery": "smuggled"}
+    inner = post(GITHUB_PATH, genuine, BODY)
+    lengths = [f"content-length: {len(inner) + 5}\r\n", "transfer-encoding: chunked\r\n"]
+    rng.shuffle(lengths)
+    outer = head("POST", GITHUB_PATH, by_github(FORGED)).replace(
+        b"host:", "".join(lengths).encode() + b"host:", 1
     )
-    said = post(GITHUB_PATH, by_github(FORGED), BODY).replace(length, framing, 1)
-    return said, [(400, ""), (400, "body_incomplete"), (401, "bad_signature"), (501, ""), HUNG_UP]
+    return outer + b"0\r\n\r\n" + inner, [(401, "bad_signature")]
+
+
+BROKEN_LINES = [
+    b"x: folded\r\n into two", b"x: a\0b", b"x\0y: z", b"x y: z", b"x: a\rb: c", b": nameless", b"no colon",
+    b"\xff\xfe: z",
+]  # fmt: skip
+NO_REQUESTS = [
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + 200 * b"\0",
+    b"GET /\r\n\r\n",
+    b"POST /webhooks/github HTTP/1.2\r\n\r\n", b"POST /webhooks/\x1b[31mgithub HTTP/1.1\r\n\r\n", b"\0" * 100,
+    b"POST  /webhooks/github HTTP/1.1\r\n\r\n", b"{}\r\n\r\n",
+]  # fmt: skip
+
+
+def broken_head(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verdict]]:
+    if rng.random() < 0.5:
+        return rng.choice(NO_REQUESTS), [*NOT_HTTP, HUNG_UP]
+    said = post(GITHUB_PATH, by_github(FORGED), BODY)
+    return said.replace(b"host:", rng.choice(BROKEN_LINES) + b"\r\nhost:", 1), NOT_HTTP
+
+
+def upgrade(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verdict]]:
+    to = rng.choice(["h2c", "websocket", "TLS/1.3"])
+    asked = {
+        "connection": "upgrade",
+        "upgrade": to,
+        "sec-websocket-version": "13",
+        "sec-websocket-key": 22 * "a" + "==",
+    }
+    if rng.random() < 0.5:
+        return head("GET", GITHUB_PATH, asked), [(405, "method_not_allowed")]
+    return post(GITHUB_PATH, {**by_github(FORGED), **asked}, BODY), [(401, "bad_signature")]
+
+
+def long_query(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verdict]]:
+    size = rng.choice([10_000, 50_000, 2 * process.HEAD_BYTES_MAX])
+    said = post(f"{GITHUB_PATH}?{rng.choice(['a', 'token=%00&', '%'])}{size * 'a'}", by_github(FORGED), BODY)
+    return said, [(414, ""), (431, "")] if size > process.HEAD_BYTES_MAX else [(401, "bad_signature")]
 
 
 def announced(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verdict]]:
@@ -151,7 +214,19 @@ def path_trick(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Ver
     return said, [(404, reason)]
 
 
-METHODS = ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "post", "BREW", "M" * 60]
+METHODS = [
+    "GET",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "TRACE",
+    "PROPFIND",
+    "CONNECT",
+    "post",
+    "BREW",
+    "M" * 6_000,
+]
 
 
 def method_trick(rng: random.Random, known: Recorded) -> tuple[bytes, Sequence[Verdict]]:
@@ -220,6 +295,10 @@ USUAL: Sequence[tuple[str, Make, int]] = (
     ("wrong signature", wrong_signature, 30),
     ("huge headers", huge_headers, 8),
     ("broken framing", broken_framing, 6),
+    ("smuggled request", smuggled, 4),
+    ("broken head", broken_head, 4),
+    ("upgrade", upgrade, 2),
+    ("long query", long_query, 2),
     ("announced length", announced, 6),
     ("many chunks", many_chunks, 6),
     ("compressed body", compressed, 6),
@@ -230,6 +309,13 @@ USUAL: Sequence[tuple[str, Make, int]] = (
     ("JSON bomb", json_bomb, 8),
 )
 """Kinds, and how often each comes among the others."""
+
+
+SLOW: Sequence[tuple[str, Make]] = (
+    ("slow body", slow_body),
+    ("slow head", slow_head),
+    ("never continued", never_continued),
+)
 
 
 def attempts(seed: int, known: Recorded) -> Iterator[Attempt]:
@@ -246,9 +332,27 @@ def slow(seed: int, known: Recorded) -> Iterator[Attempt]:
     """Senders that never finish: bodies, heads, and connections on which nothing is said."""
     rng = random.Random(seed)
     while True:
-        for kind, make in (("slow body", slow_body), ("slow head", slow_head)):
+        for kind, make in SLOW:
             said, right = make(rng, known)
             yield Attempt(kind, said, frozenset(right))
+
+
+def pipelines(seed: int, known: Recorded) -> Iterator[Attempt]:
+    """Many requests at once on one connection; the first answer is looked at."""
+    rng = random.Random(seed)
+    one = post(GITHUB_PATH, by_github(FORGED), BODY)
+    while True:
+        yield Attempt("pipelined requests", rng.randint(10, 500) * one, frozenset([(401, "bad_signature")]))
+
+
+def hoards(seed: int, known: Recorded) -> Iterator[Attempt]:
+    """Bodies as large as may be that come quickly but for their end: they are to fill the memory."""
+    rng = random.Random(seed)
+    right = frozenset([(408, "body_too_slow"), (503, "too_many_bytes")])
+    while True:
+        size = streams.BODY_BYTES_MAX // rng.choice([1, 1, 4, 16])
+        said = head("POST", GITHUB_PATH, {**by_github(FORGED), "content-length": str(size)})
+        yield Attempt("hoarded memory", said + (size - 1) * b"x", right)
 
 
 def floods(seed: int, known: Recorded) -> Iterator[Attempt]:
@@ -263,8 +367,8 @@ async def answered(line: Line, attempt: Attempt) -> Verdict:
     """Say it, and read what is answered."""
     saying = asyncio.create_task(_say(line, attempt))
     try:
-        async with asyncio.timeout(WAIT_S_MAX):
-            reply = await line.reply()
+        while (reply := await line.reply(wait_s=WAIT_S_MAX)).status == 100:
+            pass
     except (asyncio.IncompleteReadError, ConnectionError):
         return HUNG_UP
     finally:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from runtime import streams
 from services.ingest.app import Broker as Connection
-from services.ingest.receive import Receiver
 from tests.conftest import Broker
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +27,7 @@ class Log:
 async def said(broker: Broker, spool_dir: Path | None) -> list[tuple[str, str]]:
     log = Log()
     connection = Connection(broker.url("ingest"), log)
-    await connection.connect(cast(Receiver, SimpleNamespace()))
+    await connection.connect()
     try:
         await connection.audit(spool_dir)
     finally:

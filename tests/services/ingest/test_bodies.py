@@ -6,12 +6,22 @@ import asyncio
 import gc
 import random
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from contracts.ssot import Limit
+from providers.port import Refused
 from runtime import streams
-from tests.services.ingest.door import BODY, PATH, Door, Line, head, request, signed
+from services.ingest.body import Memory
+from services.ingest.limits import Limits
+from tests.services.ingest.door import BODY, PATH, Door, Line, head, open_door, request, signed
+
+if TYPE_CHECKING:
+    from tests.conftest import Broker
 
 pytestmark = pytest.mark.anyio
 
@@ -204,6 +214,39 @@ async def test_the_bytes_in_hand_are_bounded(door: Door, monkeypatch: pytest.Mon
         await first.send(BODY[-1:])
         assert (await first.reply()).status == 200
     assert (await door.post(delivery="later")).status_code == 200
+
+
+def test_one_stranger_leaves_room_for_others_and_all_strangers_for_who_is_known() -> None:
+    memory, held = Memory(), dict[str | None, int]()
+    for sender in ("a stranger", "another", "one more", "and another", None):
+        held[sender] = 0
+        with suppress(Refused):
+            while True:
+                memory.require_room(1_000_000, sender)
+                memory.hold(1_000_000, sender)
+                held[sender] += 1_000_000
+    assert list(held.values()) == [64_000_000, 64_000_000, 64_000_000, 0, 64_000_000]
+    memory.hold(-held["another"], "another")
+    memory.require_room(1_000_000, "and another")
+
+
+async def test_slow_bodies_of_strangers_keep_no_known_sender_out(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "BODIES_OF_STRANGERS_BYTES_MAX", len(BODY))
+    proxies, addresses = [ip_network("127.0.0.0/8")], Limits(addresses=Limit(per_s=1, burst=10))
+    async with open_door(broker.url, broker.js, limits=addresses, proxies=proxies) as door:
+
+        async def post(address: str, delivery: str) -> httpx.Response:
+            headers = {**signed(delivery=delivery), "x-forwarded-for": address}
+            return await door.client.post(PATH, content=BODY, headers=headers)
+
+        assert (await post("9.9.9.9", "first")).status_code == 200
+        async with door.line() as line:
+            await line.send(request(sent=-1).replace(b"host:", b"x-forwarded-for: 6.6.6.6\r\nhost:"))
+            await door.holds(len(BODY) - 1)
+            assert (await post("7.7.7.7", "stranger")).json()["reason"] == "too_many_bytes"
+            assert (await post("9.9.9.9", "second")).status_code == 200
 
 
 async def test_announced_bytes_that_do_not_come_take_no_memory(door: Door) -> None:

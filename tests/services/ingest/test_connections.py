@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from starlette.responses import PlainTextResponse
 
-from runtime import process
-from tests.services.ingest.door import BODY, Door, open_door, request
+from runtime import embedded, process
+from tests.services.ingest.door import BODY, HOST, Door, eventually, head, line_to, open_door, request
 
 if TYPE_CHECKING:
     from tests.conftest import Broker
@@ -38,6 +42,26 @@ async def test_a_connection_that_says_nothing_is_closed(
         await line.send(before)
         async with asyncio.timeout(5):
             assert await line.closed()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux cuts off who reads nothing")
+async def test_who_asks_and_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "UNREAD_MS_MAX", SOON_MS)
+    port = embedded.free_port()
+    async with process.serve_http(PlainTextResponse(20_000_000 * "x"), HOST, port), line_to(port) as heard:
+        await heard.send(head("HEAD", "/", {}))
+        await heard.reply(body=False)
+        without = len(os.listdir("/dev/fd"))
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            deaf.connect((HOST, port))
+            deaf.sendall(head("GET", "/", {}))
+
+            async def open_files(more: int) -> bool:
+                return len(os.listdir("/dev/fd")) == without + more
+
+            await eventually(partial(open_files, 2))
+            await eventually(partial(open_files, 1), 5)
 
 
 async def test_who_comes_when_all_connections_are_taken_waits_its_turn(

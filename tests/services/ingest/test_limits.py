@@ -19,7 +19,7 @@ from providers.generic import PROVIDER as GENERIC
 from providers.port import Refused
 from runtime import streams
 from services.ingest.app import limits_of
-from services.ingest.limits import Bucket, Limits, address_of, network_of
+from services.ingest.limits import Bucket, Limits, _parsed, address_of, network_of
 from services.ingest.receive import Endpoint
 from tests.providers.driving import source_of
 from tests.services.ingest.door import BODY, GITHUB, PATH, Door, open_door, request, signed
@@ -168,6 +168,13 @@ def test_a_request_counts_against_the_last_hop_that_is_no_proxy(
 ) -> None:
     found = address_of(peer, forwarded, proxies)
     assert (None if found is None else str(found)) == expected
+
+
+def test_a_forged_hop_of_any_length_is_not_remembered() -> None:
+    address_of("127.0.0.1", "1.1.1.1", PROXIES)
+    before = _parsed.cache_info().currsize
+    assert address_of("127.0.0.1", f"1.1.1.1, {60_000 * 'x'}", PROXIES) is None
+    assert _parsed.cache_info().currsize == before
 
 
 @given(st.text(max_size=60), st.text(max_size=30))

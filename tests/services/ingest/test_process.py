@@ -48,7 +48,8 @@ HURRY = "TEST_HURRY"
 NUMBERS = itertools.count()
 HURRIED = """
 import runpy
-from runtime import process
+from runtime import process, streams
+streams.LEAVE_STORE_S_MAX = 0.2
 process.STOP_S_MAX = 0.5
 runpy.run_module("services.ingest", run_name="__main__")
 """
@@ -94,6 +95,14 @@ class Ingest:
 
         await eventually(well)
 
+    async def holds(self, count: int) -> None:
+        """Wait until this many bytes of bodies are in memory."""
+
+        async def held() -> bool:
+            return f"odooops_ingest_body_bytes {count}.0" in (await self.ops("/metrics")).text
+
+        await eventually(held)
+
     async def listens(self) -> bool:
         """Whether the public port takes connections."""
         try:
@@ -122,7 +131,7 @@ def ingest(
     }
     port, ops_port = int(environment["ODOOOPS_PORT"]), int(environment["ODOOOPS_OPS_PORT"])
     # Who is cut off at the end is answered while Python ends, which a fork does not.
-    program, kind = (["-c", HURRIED], Started) if HURRY in env else (["-m", "services.ingest"], Forked)
+    program, kind = (["-c", HURRIED], Started) if env.get(HURRY) else (["-m", "services.ingest"], Forked)
     with forked(program, environment, tmp_path / f"ingest-{next(NUMBERS)}", kind) as process:
         yield Ingest(process, port, ops_port)
     shows_no_secret(process.said())
@@ -196,12 +205,7 @@ async def test_a_stop_finishes_the_requests_in_hand(stoppable: OwnBroker, tmp_pa
             waiting = [asyncio.create_task(running.post(delivery=str(n))) for n in range(20)]
             async with line_to(running.port) as half:
                 await half.send(request(sent=10, delivery="half"))
-
-                async def held() -> bool:
-                    wanted = f"odooops_ingest_body_bytes {20 * len(BODY) + 10}.0"
-                    return wanted in (await running.ops("/metrics")).text
-
-                await eventually(held)
+                await running.holds(20 * len(BODY) + 10)
                 began = time.monotonic()
                 running.process.signal(signal.SIGTERM)
 
@@ -218,22 +222,35 @@ async def test_a_stop_finishes_the_requests_in_hand(stoppable: OwnBroker, tmp_pa
         assert len(await stored(js)) == 21
 
 
-async def test_a_stop_does_not_wait_for_ever(broker: Broker, tmp_path: Path) -> None:
-    with ingest(tmp_path, broker.url("ingest"), {HURRY: "1"}) as running:
-        await running.ready()
-        async with line_to(running.port) as never, line_to(running.port) as silent:
-            await never.send(request(sent=10))
-            await silent.send(b"POST /webhooks")
-            running.process.signal(signal.SIGTERM)
-            answer = await never.reply()
-            assert (answer.status, answer.json()["reason"]) == (503, "stopping")
-            assert answer.headers["retry-after"] == str(streams.RETRY_AFTER_S)
-            assert await running.stopped() == 0
-    assert await _count(broker) == 0
-
-
-async def _count(broker: Broker) -> int:
-    return (await broker.js.stream_info(streams.DELIVERIES)).state.messages
+async def test_a_stop_does_not_wait_for_ever_and_the_spool_gets_what_the_broker_does_not_take(
+    stoppable: OwnBroker, tmp_path: Path
+) -> None:
+    await stoppable.start()
+    hurried = {HURRY: "1", "ODOOOPS_SPOOL_DIR": str(tmp_path / "spool")}
+    async with stoppable.operator() as js:
+        with ingest(tmp_path, stoppable.url("ingest"), hurried) as running:
+            await running.ready()
+            async with (
+                line_to(running.port) as line,
+                line_to(running.port) as never,
+                line_to(running.port) as silent,
+            ):
+                await line.send(request(delivery="first"))
+                assert (await line.reply()).json()["seq"] == 1
+                await never.send(request(sent=10))
+                await silent.send(b"POST /webhooks")
+                await running.holds(10)
+                stoppable.pause()
+                await line.send(request(delivery="second"))
+                running.process.signal(signal.SIGTERM)
+                spooled = {"ok": True, "delivery": "github:second", "spooled": True}
+                assert (await line.reply()).json() == spooled
+                stoppable.resume()
+                answer = await never.reply()
+                assert (answer.status, answer.json()["reason"]) == (503, "stopping")
+                assert answer.headers["retry-after"] == str(streams.RETRY_AFTER_S)
+                assert await running.stopped() == 0
+        assert [each.identity for each in await stored(js)] in (["first"], ["first", "second"])
 
 
 async def test_a_stop_before_the_broker_was_reached(tmp_path: Path) -> None:

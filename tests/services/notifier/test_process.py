@@ -17,7 +17,7 @@ import httpx
 import pytest
 import structlog
 
-from runtime import embedded, process, streams
+from runtime import embedded, streams
 from services.notifier import app
 from services.notifier.dry_run import DryRun
 from services.notifier.notify import Notifier
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.anyio
 
 Started = Callable[[Mapping[str, str]], AbstractContextManager[Forked]]
 SHORT_ACK_WAIT_S = 2.0
+STOP_S_MAX = 10.0
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ async def stopped(child: Forked) -> float:
     """Seconds from SIGTERM to a clean exit."""
     begun = time.monotonic()
     child.signal(signal.SIGTERM)
-    assert await child.ended(process.STOP_S_MAX) == 0
+    assert await child.ended(STOP_S_MAX) == 0
     return time.monotonic() - begun
 
 
@@ -83,6 +84,7 @@ async def test_a_notifier_stops_in_time_with_a_post_in_hand_and_the_next_one_loo
         await place.publish(build())
         await asyncio.to_thread(place.slack.wait_for_posts, 1)
         await stopped(child)
+        assert "cut off by the stop, it comes again" in child.said()
     with started(place.by_bot):
         (row,) = await place.settled(1)
     assert (row["status"], len(place.slack.posts)) == ("posted", 1)
@@ -121,7 +123,7 @@ async def test_a_dry_run_prints_to_standard_output(place: Place, started: Starte
 
 async def test_a_wrong_setting_is_one_sentence(place: Place, started: Started) -> None:
     with started({**place.by_bot, "slack_channel": "#ops"}) as child:
-        assert await child.ended(process.STOP_S_MAX) == 2
+        assert await child.ended(STOP_S_MAX) == 2
     assert child.said().splitlines()[-1].startswith("notifier: SLACK_CHANNEL must be the channel's id")
 
 
