@@ -41,9 +41,7 @@ AT_ONCE = 16
 
 @pytest.fixture
 async def door(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Door]:
-    """A door without patience."""
-    monkeypatch.setattr(streams, "BODY_GRACE_S", 1.5)
-    monkeypatch.setattr(streams, "BODY_BYTES_PER_S_MIN", 1_000_000)
+    """A door that does not wait long for a head."""
     monkeypatch.setattr(process, "HEAD_READ_MS_MAX", 1_500)
     async with open_door(broker.url, broker.js, ENDPOINTS) as opened:
         yield opened
@@ -60,7 +58,7 @@ def counted() -> Counter[Verdict]:
 
 
 async def test_each_kind_gets_its_right_answer_and_is_counted_and_honest_requests_are_taken(
-    door: Door,
+    door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = counted()
     answers: Counter[Verdict] = Counter()
@@ -80,12 +78,15 @@ async def test_each_kind_gets_its_right_answer_and_is_counted_and_honest_request
             reply: Reply = await line.reply()
             return reply.status
 
-    said = [
-        *islice(hostile.attempts(SEED, KNOWN), USUAL_COUNT),
-        *islice(hostile.slow(SEED, KNOWN), 8),
-        *islice(hostile.floods(SEED, KNOWN), 2),
-    ]
-    _, taken = await asyncio.gather(asyncio.gather(*map(send, said)), asyncio.gather(*map(honest, range(50))))
+    usual = islice(hostile.attempts(SEED, KNOWN), USUAL_COUNT)
+    _, taken = await asyncio.gather(
+        asyncio.gather(*map(send, usual)), asyncio.gather(*map(honest, range(50)))
+    )
+    # Only now: what is quick on a busy machine may take longer than this.
+    monkeypatch.setattr(streams, "BODY_GRACE_S", 1.0)
+    monkeypatch.setattr(streams, "BODY_BYTES_PER_S_MIN", 1_000_000)
+    slow = (*islice(hostile.slow(SEED, KNOWN), 8), *islice(hostile.floods(SEED, KNOWN), 2))
+    await asyncio.gather(*map(send, slow))
     assert wrong == []
     assert taken == 50 * [200]
     stored = {each.identity for each in await door.stored()}
