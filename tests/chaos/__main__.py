@@ -1,15 +1,14 @@
-"""`python -m tests.chaos [--seed N] [--seconds S] [--runs R]`: the suite, and what held."""
+"""`python -m tests.chaos [--seed N] [--seconds S] [--runs R] [--brokers 1|3]`: the suite, and what held."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import sys
-import tempfile
-from pathlib import Path
 from random import SystemRandom
 
-from tests.chaos.run import command, run, told
+from tests.chaos.plan import COUNTS, brokers_of
+from tests.chaos.run import command, never, run, told
 
 SECONDS = 60.0
 RUNS = 4
@@ -22,19 +21,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of the first run; at random where it is not given")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of load and acts in each run")
     parser.add_argument("--runs", type=int, default=RUNS, help="each with a seed of its own")
+    parser.add_argument("--brokers", type=int, choices=COUNTS, help="by turns where it is not given")
     given = parser.parse_args()
     first = given.seed if given.seed is not None else SystemRandom().randrange(SEEDS)
-    logs = Path(tempfile.mkdtemp(prefix="odooops-chaos-"))
-    held = 0
-    for seed in range(first, first + given.runs):
-        print(f"seed {seed}, {given.seconds:g} s: {command(seed, given.seconds)}", flush=True)
-        result = asyncio.run(run(seed, given.seconds, logs))
-        held += result.holds
-        print(told(result), flush=True)
-        if not result.holds:
-            print(f"  logs in   {logs / f'seed-{seed}'}", flush=True)
-    print(f"{held} of {given.runs} runs held")
-    return 0 if held == given.runs else 1
+    results = []
+    for n in range(given.runs):
+        brokers = given.brokers or brokers_of(n)
+        how = (first + n, given.seconds, brokers)
+        print(f"seed {first + n}: {command(*how)}", flush=True)
+        results.append(asyncio.run(run(*how)))
+        print(told(results[-1]), flush=True)
+    held = sum(result.holds for result in results)
+    print(f"{held} of {len(results)} runs held")
+    for each in (missing := never(results)):
+        print(f"NEVER HAPPENED: {each}")
+    return 0 if held == len(results) and not missing else 1
 
 
 if __name__ == "__main__":

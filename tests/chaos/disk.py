@@ -28,10 +28,6 @@ class Disk:
         self._holder = holder
 
     @property
-    def can_be_full(self) -> bool:
-        return self._holder is not None
-
-    @property
     def seen_from_here(self) -> Path:
         if self._holder is None:
             return self.folder
@@ -44,9 +40,10 @@ class Disk:
         where = ("--target", str(self._holder.pid), f"--wd={ROOT}")
         return ["nsenter", "--preserve-credentials", "--user", "--mount", *where, "--"]
 
-    def fill(self) -> None:
+    def fill(self) -> bool:
+        """Leave room for next to nothing; whether that can be done."""
         if self._holder is None:
-            return
+            return False
         found = os.statvfs(self.seen_from_here)
         with self._ballast.open("wb") as file:
             try:
@@ -54,6 +51,7 @@ class Disk:
             except OSError as error:
                 if error.errno != errno.ENOSPC:  # somebody else was faster
                     raise
+        return True
 
     def free(self) -> None:
         self._ballast.unlink(missing_ok=True)

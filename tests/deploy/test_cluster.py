@@ -166,7 +166,7 @@ async def test_a_wrong_password_is_said_after_the_deadline(
     url = cluster.url("operator").replace("operator:", "operator:x")
     monkeypatch.setenv("NATS_URL_OPERATOR", url)
     with pytest.raises(bus.BrokerAway, match="uthorization"):
-        await provision.provision(settings.load(), wait_s=3.0)
+        await provision.provision(settings.load(), wait_s=0.5)
 
 
 def test_a_list_of_addresses_is_split_at_commas() -> None:
