@@ -14,7 +14,7 @@ Verb = Literal[
     "stop",  # SIGSTOP, then SIGCONT
     "starve",  # it may open no file and no connection more
     "fill",  # the spool's disk is full, and the broker is away meanwhile
-    "isolate",  # a broker does not reach the others, who do not reach it; its clients do
+    "isolate",  # the leader of the log does not reach the other brokers, who do not reach it; its clients do
     "demote",  # the leader of the log steps down
     "cut",  # connections are reset, and refused for a while
     "hole",  # nothing passes for a while; nobody is told

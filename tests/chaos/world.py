@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import nats.errors
+from nats.js.errors import APIError
 
 from migrations.__main__ import upgrade
 from runtime import bus, embedded, streams
@@ -29,7 +30,7 @@ from tests.slack_double import CHANNEL, TOKEN, Reply, SlackDouble
 START_S_MAX = 60.0
 POLL_S = 0.02
 REQUEST_S_MAX = 5.0
-SLACK_S = 0.5
+SLACK_S = 0.9
 """From a message in the channel to Slack's answer: whoever is hurt meanwhile does not know that it is there."""
 SERVICES = (*DOORS, *PROJECTORS, "notifier")
 _SERVE = """
@@ -188,7 +189,8 @@ class World:
         if act.verb == "demote":
             return await self._demote(act.for_s)
         if act.verb == "isolate":
-            about = [link for name, link in self.routes.items() if act.target in name.split(">")]
+            leader = await self._leader() or act.target
+            about = [link for name, link in self.routes.items() if leader in name.split(">")]
             return await _break(about, Link.refuse, act.for_s)
         if (process := self.processes.get(act.target)) is not None:
             return await self._hurt(process, act)
@@ -223,6 +225,17 @@ class World:
                 self.spool.free()
             process.start()
             self._hurting.discard(process.name)
+
+    async def _leader(self) -> str | None:
+        """The broker that leads the log; None where nobody says."""
+        nc = await bus.connect(self.nats_url("operator"), "operator")
+        try:
+            state = (await nc.jetstream().stream_info(streams.DELIVERIES)).cluster
+            return state.leader if state else None
+        except (nats.errors.Error, APIError):
+            return None
+        finally:
+            await nc.close()
 
     async def _demote(self, for_s: float) -> bool:
         """Have another broker lead the log, if there is one now that can."""
