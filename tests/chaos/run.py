@@ -92,17 +92,19 @@ async def run(seed: int, seconds: float, brokers: int) -> Run:
         result.broken["no process is left"] = await made.end()
         result.broken["no process ends by itself"] = made.troubles()
         if not result.holds:
-            result.evidence = _kept(made, load, acts)
+            result.evidence = _kept(made, load, acts, result)
     return result
 
 
-def _kept(made: World, load: Load, acts: Iterable[Act]) -> Path:
-    """A folder with the processes' logs, what was done to whom, and what each sender was answered."""
+def _kept(made: World, load: Load, acts: Iterable[Act], result: Run) -> Path:
+    """A folder with the processes' logs, what was done to whom, each sender's answers, and all that is broken."""
     folder = Path(tempfile.mkdtemp(prefix="odooops-chaos-"))
     for process in made.processes.values():
         shutil.copy(process.log, folder)
     (folder / "acts").write_text("".join(f"{act}\n" for act in acts))
     (folder / "sent").write_text("".join(f"{sent.identity} {sent.tries}\n" for sent in load.sent))
+    broken = (f"{law}: {each}\n" for law, all_of_it in result.broken.items() for each in all_of_it)
+    (folder / "broken").write_text("".join(broken))
     return folder
 
 
