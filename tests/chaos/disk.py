@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.chaos.kept import ROOT
 
 DISK_BYTES = 64 * 1024 * 1024
-LEFT_BYTES = 48 * 1024
-"""What a full disk has left: room for a few deliveries, and for a part of the next."""
+LEFT_BYTES = 16 * 1024
+"""What a full disk has left: room for a delivery or two, and for a part of the next."""
 READY = b"ready\n"
 _MOUNT = 'mount -t tmpfs -o mode=700,size="$1" tmpfs "$0" && echo ready && exec cat'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -33,9 +34,10 @@ JUMP_H = (2, 48)
 """How far a provider's clock is off, where it is: what is ahead by so much is parked."""
 OTHERS_SHARE = 0.3
 """Of deliveries, those of other senders than GitHub."""
-LARGE_SHARE = 0.03
+LARGE_EVERY = 30
+"""Of so many deliveries one is large, the first among them."""
 LARGE_BYTES = (100_000, 600_000)
-"""Too much for a message: the body goes into the object store, mostly in several pieces."""
+"""Of a large one: too much for a message: the body goes into the object store, mostly in several pieces."""
 _TIMES = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _TOLD = ("workflow_run", "deployment_status")
 """What Slack is told about, if it is news."""
@@ -122,13 +124,14 @@ def _secret(source: Source) -> Secret:
 def bodies(random: Random) -> Iterator[Said]:
     """Real bodies without end; of what Slack hears, none."""
     samples = [each for each in corpus.samples() if each.event not in _TOLD]
-    while True:
-        if random.random() < OTHERS_SHARE:
+    for n in itertools.count():
+        is_large = n % LARGE_EVERY == 0
+        if not is_large and random.random() < OTHERS_SHARE:
             yield random.choice(_others())
             continue
         sample = random.choice(samples)
         body = sample.copy(random.randrange(THINGS))
-        if random.random() < LARGE_SHARE:
+        if is_large:
             padding = random.randbytes(random.randint(*LARGE_BYTES) // 2).hex()
             body = b'{"padding":"%b",%b' % (padding.encode(), body.removeprefix(b"{"))
         yield Said("github", sample.event, body)
@@ -141,9 +144,7 @@ def runs() -> Iterator[Said]:
         for each in corpus.samples()
         if each.event == "workflow_run" and b'"action":"completed"' in each.body
     )
-    n = 0
-    while True:
-        n += 1
+    for n in itertools.count(1):
         yield Said("github", sample.event, sample.copy(n))
 
 

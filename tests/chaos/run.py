@@ -141,9 +141,9 @@ def never(results: Iterable[Run]) -> list[str]:
     for result in results:
         planned.update(result.planned)
         hit.update(result.hit)
-        answered.update(result.tally)
+        answered.update({**result.tally, "parked": result.parked})
     missing = [f"{verb} {group}" for verb, group in sorted(planned.keys() - hit.keys())]
-    expected = ["large", "stored", "spooled", "unknown"]
+    expected = ["large", "stored", "spooled", "unknown", "parked"]
     if ("fill", "nats") in planned:
         expected.append("refused (spool_full)")
     return missing + [f"a delivery that is {name}" for name in expected if not answered[name]]

@@ -26,9 +26,9 @@ async def test_after_a_short_run_all_laws_hold() -> None:
     print(told(result))
     assert result.holds
     assert {verb for verb, _ in result.hit} >= {"kill", "stop", "fill"}
-    assert {"large", "spooled", "refused (spool_full)"} <= {name for name, n in result.tally.items() if n}
-    assert result.tally["acknowledged"] > result.tally["sent"] / 2
-    assert result.parked
+    assert {name for name, count in result.tally.items() if count} >= {
+        *("large", "stored", "spooled", "refused (spool_full)")
+    }
 
 
 class Line:

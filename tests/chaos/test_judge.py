@@ -133,7 +133,7 @@ def test_what_never_happened_in_any_run_is_named() -> None:
     tally = {"large": 1, "stored": 9, "spooled": 1, "unknown": 1, "refused (spool_full)": 0}
     kill: Kind = ("kill", "nats")
     fill: Kind = ("fill", "nats")
-    first = Run(1, 60.0, 1, planned={kill: 2, fill: 1}, hit={kill: 1}, tally=tally)
+    first = Run(1, 60.0, 1, planned={kill: 2, fill: 1}, hit={kill: 1}, tally=tally, parked=1)
     assert never([first]) == ["fill nats", "a delivery that is refused (spool_full)"]
     second = replace(first, hit={fill: 1}, tally={"refused (spool_full)": 3})
     assert never([first, second]) == []
