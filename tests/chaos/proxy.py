@@ -29,7 +29,7 @@ class Link:
         self._servers: list[asyncio.Server] = []
         self._passes = asyncio.Event()
         self._passes.set()
-        self._slow = self._refuses = False
+        self._slow = self._refuses = self._forgets_next = False
         self.hurt = 0
         """How many connections, or pieces of what they carried, were cut, held back, slowed or swallowed."""
         self._lines: set[_Line] = set()
@@ -67,10 +67,17 @@ class Link:
         self._passes.clear()
 
     def forget(self) -> None:
-        """Let nothing through on today's connections for ever, as a firewall that lost its table does."""
+        """Let nothing through on today's connections for ever, as a firewall that lost its table does.
+
+        Where nobody is connected, that happens to the next who comes before it is healed.
+        """
+        self._forgets_next = not self._lines
         for line in self._lines:
-            line.dead = True
-            self.hurt += 1
+            self._forget(line)
+
+    def _forget(self, line: _Line) -> None:
+        line.dead = True
+        self.hurt += 1
 
     def slow(self) -> None:
         """Hold back each chunk, and let little through in a second."""
@@ -78,12 +85,15 @@ class Link:
 
     def heal(self) -> None:
         """All is well for whoever is connected and not forgotten."""
-        self._refuses = self._slow = False
+        self._refuses = self._slow = self._forgets_next = False
         self._passes.set()
 
     async def _accept(self, to_port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = _Line(self, [writer])
         self._lines.add(line)
+        if self._forgets_next:
+            self._forgets_next = False
+            self._forget(line)
         try:
             if self._refuses:
                 self.hurt += 1

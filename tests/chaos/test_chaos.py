@@ -119,6 +119,14 @@ async def test_who_is_forgotten_hears_nothing_ever_again_and_others_get_through(
     assert b"three" == await (await lines.connect()).says(b"three")
 
 
+async def test_where_nobody_is_connected_the_next_one_is_forgotten(lines: Lines) -> None:
+    lines.link.forget()
+    forgotten, other = await lines.connect(), await lines.connect()
+    assert b"one" == await other.says(b"one")
+    with pytest.raises(TimeoutError):
+        await forgotten.says(b"two", NEVER_S)
+
+
 async def test_a_slow_link_takes_its_time(lines: Lines) -> None:
     line = await lines.connect()
     lines.link.slow()
