@@ -187,9 +187,20 @@ async def _left(world: World, js: JetStreamContext, engine: AsyncEngine) -> dict
         "spooled bytes": segments.held_bytes(world.spool.seen_from_here),
         "deliveries": (projector.num_pending or 0) + (projector.num_ack_pending or 0),
         "outbox": int(outbox),
+        "replicas": await _behind(js),
         "events": (notifier.num_pending or 0) + (notifier.num_ack_pending or 0),
     }
     return {name: count for name, count in found.items() if count}
+
+
+async def _behind(js: JetStreamContext) -> int:
+    """Copies of streams that are not whole, as far as a leader knows; a broker that knows none may say anything."""
+    count = 0
+    for info in await js.streams_info():
+        if info.cluster is not None and info.config.num_replicas != 1:
+            current = sum(bool(each.current) for each in info.cluster.replicas or [])
+            count += (info.config.num_replicas or 1) - (current + 1 if info.cluster.leader else 0)
+    return count
 
 
 async def gather(world: World, sent: Sequence[Sent]) -> Facts:

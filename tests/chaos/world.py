@@ -271,12 +271,12 @@ class World:
     async def end(self) -> list[str]:
         """Stop the services as an operator does and the servers at once; what is still alive then."""
         await asyncio.gather(*(self.processes[name].ask_to_stop() for name in SERVICES))
-        await asyncio.gather(*(process.end() for process in self.processes.values()))
         await self.close()
         return await left_alive(self._folder)
 
     async def close(self) -> None:
         """End whatever still runs."""
+        await self.processes["postgres"].ask_to_stop()  # killed, it would leave its shared memory behind
         await asyncio.gather(*(process.end() for process in self.processes.values()))
         await asyncio.gather(*(link.close() for link in (*self.links.values(), *self.routes.values())))
 
