@@ -324,7 +324,10 @@ _STREAM_LOSES: Mapping[str, tuple[Level, str]] = {
     ),
     "allow_direct": ("warning", "nothing: what is read by its sequence is read slowly, or not at all"),
     "allow_atomic": ("info", "nothing: many messages at once are stored slowly"),
-    "compression": ("info", "nothing: it takes more disk"),
+    "compression": (
+        "info",
+        "nothing: one copy takes more disk without it; of several, with it, one that is killed may stay out",
+    ),
 }
 _CONSUMER_LOSES: Mapping[str, tuple[Level, str]] = {
     "deliver_policy": ("error", "what was stored before it was made is never read"),

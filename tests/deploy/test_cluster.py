@@ -17,6 +17,7 @@ import pytest
 import structlog
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.api import StoreCompression
 from nats.js.errors import APIError
 
 from cli.main import main
@@ -103,6 +104,23 @@ async def test_three_brokers_keep_each_delivery_three_times(cluster: brokers.Bro
         state = (await operator.jetstream().stream_info(stream)).cluster
         assert state is not None
         assert 2 == len([replica for replica in state.replicas or [] if replica.current])
+    await operator.close()
+
+
+async def test_several_copies_are_not_compressed_though_an_earlier_version_had_them_so(
+    cluster: brokers.Brokers,
+) -> None:
+    operator = await bus.connect(cluster.url("operator"), "operator")
+    js = operator.jetstream(timeout=WAIT_S_MAX)
+    await streams.provision(js, 3)
+    for stream in (DELIVERIES, EVENTS):
+        made = (await js.stream_info(stream)).config
+        assert StoreCompression.NONE == made.compression
+        await js.update_stream(made.evolve(compression=StoreCompression.S2))
+    assert 2 == len(await streams.inspect(js, 3))
+    assert [] == await streams.provision(js, 3)
+    for stream in (DELIVERIES, EVENTS):
+        assert StoreCompression.NONE == (await js.stream_info(stream)).config.compression
     await operator.close()
 
 
