@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import sys
 from collections.abc import Sequence
 from random import SystemRandom
@@ -27,7 +26,6 @@ def main() -> int:
     parser.add_argument("--runs", type=int, help=f"each with a seed of its own; {RUNS} or more")
     parser.add_argument("--brokers", type=int, choices=COUNTS, help="by turns where it is not given")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left
     first = given.seed if given.seed is not None else SystemRandom().randrange(SEEDS)
     results: list[Run] = []
     while _goes_on(results, given.runs):
