@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ PORTS = range(20_000, 32_000)
 """Below the ports that the kernel gives to outgoing connections: while a server is down and its clients try to
 reconnect, one of them could otherwise be given the very port that the server wants back."""
 PORTS_TRIED_MAX = 200
+_given: deque[int] = deque(maxlen=1_000)
+"""Whoever got one of these may be about to listen there."""
 CREDENTIALS = "credentials.json"
 DATABASE = "odooops"
 MIGRATOR = "odooops"
@@ -41,13 +44,14 @@ _NOBODY = 65534
 
 
 def free_port() -> int:
-    """A loopback TCP port that was free a moment ago."""
-    for port in random.sample(PORTS, PORTS_TRIED_MAX):
+    """A loopback TCP port that was free a moment ago, and none of the last that were asked for."""
+    for port in random.sample([port for port in PORTS if port not in _given], PORTS_TRIED_MAX):
         with socket.socket() as probe:
             try:
                 probe.bind((LOOPBACK, port))
             except OSError:
                 continue
+            _given.append(port)
             return port
     raise BadSettings(f"none of {PORTS_TRIED_MAX} ports tried between {PORTS.start} and {PORTS.stop} is free")
 

@@ -36,6 +36,8 @@ class Reply:
     """Whether the message is in the channel afterwards; by default, if the answer says so."""
     hangs: bool = False
     """Never answers, until the double ends or `release` is called."""
+    after_s: float = 0.0
+    """Takes so long to answer what it has done at once."""
     drops: bool = False
     """Closes the connection instead of answering."""
 
@@ -185,8 +187,8 @@ class SlackDouble(HttpDouble):
         return None if channel == CHANNEL else "channel_not_found"
 
     def _answer(self, request: BaseHTTPRequestHandler, reply: Reply, body: bytes) -> None:
-        if reply.hangs:
-            self._released.wait()
+        if reply.hangs or reply.after_s:
+            self._released.wait(None if reply.hangs else reply.after_s)
         if reply.hangs or reply.drops:
             request.close_connection = True
             return

@@ -194,7 +194,10 @@ _STREAM_LOSES: Mapping[str, tuple[Level, str]] = {
     "deny_purge": ("warning", "nothing, until it is full: `odooops archive --trim` is refused"),
     "allow_atomic": ("info", "nothing: many messages at once are stored slowly"),
     "allow_batched": ("info", "nothing"),
-    "compression": ("info", "nothing: it takes more disk"),
+    "compression": (
+        "info",
+        "nothing: one copy takes more disk without it; of several, with it, one that is killed may stay out",
+    ),
 }
 _UNREADABLE = "nothing yet: its service's questions are refused, and what it is to read waits"
 _CONSUMER_LOSES: Mapping[str, tuple[Level, str]] = {

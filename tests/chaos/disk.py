@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.chaos.kept import ROOT
 
 DISK_BYTES = 64 * 1024 * 1024
-LEFT_BYTES = 48 * 1024
-"""What a full disk has left: room for a few deliveries, and for a part of the next."""
+LEFT_BYTES = 16 * 1024
+"""What a full disk has left: room for a delivery or two, and for a part of the next."""
 READY = b"ready\n"
 _MOUNT = 'mount -t tmpfs -o mode=700,size="$1" tmpfs "$0" && echo ready && exec cat'
 
@@ -26,10 +26,6 @@ class Disk:
         self.folder = folder
         """As the processes see it that are started by `entering`."""
         self._holder = holder
-
-    @property
-    def can_be_full(self) -> bool:
-        return self._holder is not None
 
     @property
     def seen_from_here(self) -> Path:
@@ -44,9 +40,10 @@ class Disk:
         where = ("--target", str(self._holder.pid), f"--wd={ROOT}")
         return ["nsenter", "--preserve-credentials", "--user", "--mount", *where, "--"]
 
-    def fill(self) -> None:
+    def fill(self) -> bool:
+        """Leave room for next to nothing; whether that can be done."""
         if self._holder is None:
-            return
+            return False
         found = os.statvfs(self.seen_from_here)
         with self._ballast.open("wb") as file:
             try:
@@ -54,6 +51,7 @@ class Disk:
             except OSError as error:
                 if error.errno != errno.ENOSPC:  # somebody else was faster
                     raise
+        return True
 
     def free(self) -> None:
         self._ballast.unlink(missing_ok=True)

@@ -6,9 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+import nats.errors
 from nats.js import JetStreamContext
+from nats.js.errors import APIError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,15 +22,15 @@ from services.notifier.message import message_id, render
 from services.projector.publish import messages, parked_messages
 from services.projector.rebuild import rebuild
 from services.projector.understand import Understood, understand
-from tests.chaos.load import Sent
+from tests.chaos.load import Sent, Try
 from tests.chaos.world import World
 from tests.conftest import Broker
 from tests.samples import SOURCES
 from tests.services.projector.rebuilding import working
 from tests.slack_double import CHANNEL
 
-QUIET_S_MAX = 180.0
-"""Until all is worked off: the broker alone waits a minute for a notifier that was killed."""
+QUIET_S_MAX = 300.0
+"""Until all is worked off: the broker alone waits a minute for a notifier that was killed, each time that it was."""
 POLL_S = 0.05
 READ_AT_ONCE = 32
 NAMED_MAX = 8
@@ -59,7 +61,7 @@ class Facts:
 def lost(facts: Facts) -> Iterator[str]:
     """Whatever was acknowledged is in the ledger."""
     known = {identity for identity, _, _ in facts.ledger}
-    return (sent.id for sent in facts.sent if sent.acknowledged and sent.id not in known)
+    return (sent.identity for sent in facts.sent if sent.acknowledged and sent.identity not in known)
 
 
 def doubled(facts: Facts) -> Iterator[str]:
@@ -68,9 +70,29 @@ def doubled(facts: Facts) -> Iterator[str]:
     yield from (f"{name} (ledger)" for name in _twice(identity for identity, _, _ in facts.ledger))
 
 
+def other_than_sent(facts: Facts) -> Iterator[str]:
+    """The log holds nothing but what was sent, byte by byte, with a time of receipt at which it can have come."""
+    sent = {each.identity: each for each in facts.sent}
+    for each in facts.log:
+        known = sent.get(each.identity)
+        if known is None:
+            yield f"{each.identity} was sent by nobody"
+        elif known.request.body != each.body:
+            yield f"{each.identity} has {len(each.body)} bytes that are not the {len(known.request.body)} sent"
+        elif not _came(known.tries, each.received_at):
+            yield f"{each.identity} cannot have come at {each.received_at:%H:%M:%S.%f}"
+
+
+def _came(tries: Sequence[Try], at: datetime) -> bool:
+    """Whether a request can have come then: one that was not answered comes at any time after it was sent."""
+    return any(each.began_at <= at and (at <= each.ended_at or each.answer == "unknown") for each in tries)
+
+
 def misjudged(facts: Facts) -> Iterator[str]:
-    """Each delivery of the log is in the ledger as what our code says of it: one with a mad clock as parked."""
+    """The ledger has each delivery of the log, as what our code says of it: one with a mad clock as parked."""
     ledger = {identity: (status, reason) for identity, status, reason in facts.ledger}
+    for identity in ledger.keys() - {each.delivery.identity for each in facts.understood.values()}:
+        yield f"{identity} is not in the log"
     for each in facts.understood.values():
         expected, found = (each.status, each.reason), ledger.get(each.delivery.identity)
         if expected != found:
@@ -107,12 +129,17 @@ def slack_once(facts: Facts) -> Iterator[str]:
 
 def answered_wrongly(facts: Facts) -> Iterator[str]:
     """Honest senders are never told anything but that it is stored, or to come again."""
-    return (f"{sent.id}: {sent.words}" for sent in facts.sent if "wrong" in sent.answers)
+    return (
+        f"{sent.identity}: {sent.words}"
+        for sent in facts.sent
+        if any(each.answer == "wrong" for each in sent.tries)
+    )
 
 
 LAWS: Mapping[str, Callable[[Facts], Iterator[str]]] = {
     "acknowledged is in the ledger": lost,
     "nothing twice": doubled,
+    "the log is what was sent": other_than_sent,
     "each ended as it must": misjudged,
     "rows are a clean fold": unlike_the_log,
     "events once": events_once,
@@ -140,10 +167,15 @@ async def quiet(world: World, js: JetStreamContext, engine: AsyncEngine) -> None
     """Wait until nothing is left to do. Raises TimeoutError that says what is."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + QUIET_S_MAX
-    while left := await _left(world, js, engine):
-        if loop.time() > deadline:
-            raise TimeoutError(f"after {QUIET_S_MAX:g} s there is still work: {left}")
+    left: object = None
+    while loop.time() < deadline:
+        try:
+            if not (left := await _left(world, js, engine)):
+                return
+        except (nats.errors.Error, APIError) as error:  # brokers elect
+            left = error
         await asyncio.sleep(POLL_S)
+    raise TimeoutError(f"after {QUIET_S_MAX:g} s there is still work: {left}")
 
 
 async def _left(world: World, js: JetStreamContext, engine: AsyncEngine) -> dict[str, int]:
@@ -155,9 +187,20 @@ async def _left(world: World, js: JetStreamContext, engine: AsyncEngine) -> dict
         "spooled bytes": segments.held_bytes(world.spool.seen_from_here),
         "deliveries": (projector.num_pending or 0) + (projector.num_ack_pending or 0),
         "outbox": int(outbox),
+        "replicas": await _behind(js),
         "events": (notifier.num_pending or 0) + (notifier.num_ack_pending or 0),
     }
     return {name: count for name, count in found.items() if count}
+
+
+async def _behind(js: JetStreamContext) -> int:
+    """Copies of streams that are not whole, as far as a leader knows; a broker that knows none may say anything."""
+    count = 0
+    for info in await js.streams_info():
+        if info.cluster is not None and info.config.num_replicas != 1:
+            current = sum(bool(each.current) for each in info.cluster.replicas or [])
+            count += (info.config.num_replicas or 1) - (current + 1 if info.cluster.leader else 0)
+    return count
 
 
 async def gather(world: World, sent: Sequence[Sent]) -> Facts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from asyncio.subprocess import Process
@@ -20,9 +21,6 @@ STOP_S_MAX = 20.0
 GONE_S_MAX = 5.0
 LAST_WORDS_CHARS = 600
 
-Known = tuple[int, str]
-"""A process by its id and the time of its start: ids come again."""
-
 
 class Kept:
     """A process that is started whenever it has ended, unless it is held down."""
@@ -30,7 +28,7 @@ class Kept:
     def __init__(
         self,
         name: str,
-        command: Callable[[], Sequence[str]],
+        command: Sequence[str],
         environment: Mapping[str, str],
         folder: Path,
         stop_signal: signal.Signals = signal.SIGTERM,
@@ -39,12 +37,12 @@ class Kept:
         self.troubles: list[str] = []
         """Ends that nobody asked for, and stops that took too long."""
         self.log = folder / f"{name}.log"
-        self.seen: set[Known] = set()
-        """All that it ever was, and its children where they were looked for."""
         self._command = command
         self._environment = environment
         self._stop_signal = stop_signal
         self._process: Process | None = None
+        self._said_before = 0
+        """Bytes of the log that those before it wrote."""
         self._wanted = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
@@ -59,9 +57,10 @@ class Kept:
     async def _keep(self) -> None:
         while True:
             await self._wanted.wait()
+            self._ended.clear()
             with self.log.open("ab") as log:
                 process = await asyncio.create_subprocess_exec(
-                    *self._command(),
+                    *self._command,
                     env=self._environment,
                     cwd=ROOT,
                     stdin=asyncio.subprocess.DEVNULL,
@@ -70,9 +69,8 @@ class Kept:
                     start_new_session=True,
                     preexec_fn=dies_with_us(signal.SIGKILL),
                 )
+            self._said_before = self.log.stat().st_size
             self._process = process
-            self._ended.clear()
-            self._look()
             code = await process.wait()
             self._process = None
             self._ended.set()
@@ -83,17 +81,26 @@ class Kept:
     def _last_words(self) -> str:
         return self.log.read_text(errors="replace")[-LAST_WORDS_CHARS:]
 
-    async def kill(self) -> None:
-        """End it and its children at once, and hold it down."""
-        self._wanted.clear()
-        for pid in self._look():
-            send(pid, signal.SIGKILL)
-        await self._ended.wait()
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
 
-    async def ask_to_stop(self) -> None:
-        """Have it end as it likes, and hold it down; how long that takes is looked at."""
+    async def kill(self) -> bool:
+        """End it and its children at once, and hold it down; whether it ran."""
+        ran = self.runs
         self._wanted.clear()
-        self._look()
+        while not self._ended.is_set():  # it may be about to start, or to have one child more
+            for pid in self._family():
+                send(pid, signal.SIGKILL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_S):
+                    await self._ended.wait()
+        return ran
+
+    async def ask_to_stop(self) -> bool:
+        """Have it end as it likes, and hold it down; whether it ran. How long that takes is looked at."""
+        ran = self.runs
+        self._wanted.clear()
         began = time.monotonic()
         if self._process is not None:
             send(self._process.pid, self._stop_signal)
@@ -104,19 +111,43 @@ class Kept:
             await self.kill()
         if (took := time.monotonic() - began) > PROMISED_STOP_S:
             self.troubles.append(f"{self.name} took {took:.1f} s to stop: {self._last_words()}")
+        return ran
 
-    def freeze(self) -> None:
-        for pid in self._look():
+    def freeze(self) -> bool:
+        """Stop it and its children where they are; whether it ran."""
+        for pid in self._family():
             send(pid, signal.SIGSTOP)
+        return self.runs
 
     def thaw(self) -> None:
-        for pid in reversed(self._look()):
+        for pid in reversed(self._family()):
             send(pid, signal.SIGCONT)
 
-    def crash_a_child(self) -> None:
-        """Kill the youngest of its children."""
-        if len(pids := self._look()) > 1:
-            send(max(pids[1:]), signal.SIGKILL)
+    def crash_a_child(self) -> bool:
+        """Kill the youngest of its children; whether there was one."""
+        children = self._family()[1:]
+        if children:
+            send(max(children), signal.SIGKILL)
+        return bool(children)
+
+    def starve(self) -> bool:
+        """Let it open no file and no connection more; whether it ran. One that still reads its code is spared."""
+        return self.log.stat().st_size > self._said_before and self._may_open(_lowest_free)
+
+    def feed(self) -> None:
+        """Let it open again what it may."""
+        self._may_open(lambda pid: resource.prlimit(pid, resource.RLIMIT_NOFILE)[1])
+
+    def _may_open(self, count: Callable[[int], int]) -> bool:
+        if self._process is None:
+            return False
+        pid = self._process.pid
+        try:
+            _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (count(pid), most))
+        except (ProcessLookupError, FileNotFoundError):
+            return False
+        return True
 
     async def end(self) -> None:
         """It is not needed any more."""
@@ -124,14 +155,17 @@ class Kept:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
+            self._keeper = None
 
-    def _look(self) -> list[int]:
+    def _family(self) -> list[int]:
         """Its id and its children's, the eldest first."""
-        if self._process is None:
-            return []
-        found = family(self._process.pid)
-        self.seen |= {(pid, started) for pid in found if (started := _started(pid)) is not None}
-        return found
+        return [] if self._process is None else family(self._process.pid)
+
+
+def _lowest_free(pid: int) -> int:
+    """The number that the next thing would get that a process opens."""
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    return next(n for n in range(len(taken) + 1) if n not in taken)
 
 
 def send(pid: int, number: signal.Signals) -> None:
@@ -152,20 +186,25 @@ def family(pid: int) -> list[int]:
     return found
 
 
-async def left_alive(seen: set[Known]) -> set[Known]:
-    """Those that still run after a moment."""
+async def left_alive(folder: Path) -> list[str]:
+    """Those that still run after a moment and have to do with `folder`: by what they were called, told or work in."""
     deadline = time.monotonic() + GONE_S_MAX
-    while left := {(pid, started) for pid, started in seen if _started(pid) == started}:
-        if time.monotonic() > deadline:
-            break
+    while (left := _about(folder)) and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     return left
 
 
-def _started(pid: int) -> str | None:
-    """When it was started; None where it runs no more."""
-    fields = _stat(pid)
-    return fields[19] if fields and fields[0] != "Z" else None
+def _about(folder: Path) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes()
+            known_by = command + (path / "environ").read_bytes() + bytes((path / "cwd").readlink())
+        except OSError:
+            continue  # it has ended, or is somebody else's
+        if bytes(folder) in known_by and path.name != str(os.getpid()):
+            found.append(f"process {path.name}: {command.replace(bytes(1), b' ').decode(errors='replace')}")
+    return found
 
 
 def _stat(pid: int) -> list[str]:

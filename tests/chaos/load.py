@@ -1,25 +1,27 @@
-"""Signed deliveries, each with an id of its own, at a steady rate, and what was answered to each."""
+"""Signed deliveries of many senders, each with an id of its own, at a steady rate, and what was answered to each."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
+import orjson
 
 from bench import corpus
-from providers.github.verify import sign
-from providers.port import Secret
+from providers.port import Composed, Parcel, Secret, Source
 from runtime.embedded import LOOPBACK
+from tests.chaos.kept import ROOT
+from tests.samples import SOURCES
 
-ANSWER_S_MAX = 10.0
-"""GitHub waits no longer."""
 UNDER_WAY_MAX = 400
 TRIES_MAX = 4
 AGAIN_SHARE = 0.6
@@ -30,7 +32,13 @@ THINGS = 60
 JUMP_SHARE = 0.3
 JUMP_H = (2, 48)
 """How far a provider's clock is off, where it is: what is ahead by so much is parked."""
-_TIMES = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+OTHERS_SHARE = 0.3
+"""Of deliveries, those of other senders than GitHub."""
+LARGE_EVERY = 30
+"""Of so many deliveries one is large, the first among them."""
+LARGE_BYTES = (100_000, 600_000)
+"""Of a large one: too much for a message: the body goes into the object store, mostly in several pieces."""
+_TIMES = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _TOLD = ("workflow_run", "deployment_status")
 """What Slack is told about, if it is news."""
 
@@ -38,64 +46,145 @@ Answer = Literal["stored", "duplicate", "spooled", "refused", "unknown", "wrong"
 ACKNOWLEDGED: frozenset[Answer] = frozenset({"stored", "duplicate", "spooled"})
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a sender says: its event's name and the body, before it is signed."""
+
+    source: str
+    event: str
+    body: bytes = field(repr=False)
+    id_at: tuple[str, ...] = ()
+    """Where in the body its id stands; nowhere, where a header has it."""
+    time_at: tuple[str, ...] = ()
+    """Where in the body its time stands as a number."""
+    units_per_s: int = 1
+    called: str = "{}"
+    """The identity that it gets, given its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One request, and what was answered to it."""
+
+    answer: Answer
+    began_at: datetime
+    ended_at: datetime
+
+
 @dataclass(slots=True)
 class Sent:
     """A delivery and what became of each try."""
 
-    id: str
-    event: str
-    body: bytes = field(repr=False)
-    answers: list[Answer] = field(default_factory=list)
+    identity: str
+    path: str
+    request: Composed
+    tries: list[Try] = field(default_factory=list)
     words: str = ""
     """Of an answer that should not be."""
 
     @property
     def acknowledged(self) -> bool:
-        return not ACKNOWLEDGED.isdisjoint(self.answers)
+        return any(each.answer in ACKNOWLEDGED for each in self.tries)
 
     @property
     def repaired(self) -> bool:
         """Whether it was acknowledged at a later try than the first."""
-        return self.acknowledged and self.answers[0] not in ACKNOWLEDGED
+        return self.acknowledged and self.tries[0].answer not in ACKNOWLEDGED
 
 
-def bodies(random: Random) -> Iterator[tuple[str, bytes]]:
-    """Real bodies without end, their times moved to now or to somewhere else; of what Slack hears, old ones only."""
+@cache
+def _others() -> tuple[Said, ...]:
+    def said(source: str, event: str, file: str, *where: Any) -> Said:
+        return Said(source, event, (ROOT / "samples" / source / file).read_bytes(), *where)
+
+    return (
+        said("slack", "event.app_mention", "02-app_mention.json", ("event_id",), ("event_time",)),
+        said("plane", "workitem.updated", "03-workitem.updated.json", ("event_id",)),
+        said("vercel", "deployment.created", "01-deployment.created.json", ("id",), ("createdAt",), 1000),
+        said("mailgun", "delivered", "02-delivered.json", ("event-data", "id"), ("event-data", "timestamp")),
+        replace(
+            said("cloudevents", "com.example.someevent", "01-structured.json", ("id",)),
+            called="/mycontext#{}",
+        ),
+        said("standard_example", "contact.created", "01-contact.created.json"),
+        said("generic_example", "alert.closed", "01-alert.closed.json"),
+    )
+
+
+def secrets() -> dict[str, Secret]:
+    """The secret of each source that sends, by the source's name."""
+    names = ("github", *(each.source for each in _others()))
+    return {name: _secret(SOURCES[name]) for name in names}
+
+
+def _secret(source: Source) -> Secret:
+    return Secret(source.file.secrets[0], source.provider.new_secret(source.name.encode().ljust(32)).encode())
+
+
+def bodies(random: Random) -> Iterator[Said]:
+    """Real bodies without end; of what Slack hears, none."""
     samples = [each for each in corpus.samples() if each.event not in _TOLD]
-    while True:
+    for n in itertools.count():
+        is_large = n % LARGE_EVERY == 0
+        if not is_large and random.random() < OTHERS_SHARE:
+            yield random.choice(_others())
+            continue
         sample = random.choice(samples)
-        yield sample.event, _moved(sample.copy(random.randrange(THINGS)), random)
+        body = sample.copy(random.randrange(THINGS))
+        if is_large:
+            padding = random.randbytes(random.randint(*LARGE_BYTES) // 2).hex()
+            body = b'{"padding":"%b",%b' % (padding.encode(), body.removeprefix(b"{"))
+        yield Said("github", sample.event, body)
 
 
-def runs(random: Random) -> Iterator[tuple[str, bytes]]:
+def runs() -> Iterator[Said]:
     """Ends of runs without end, each of a run of its own."""
     sample = next(
         each
         for each in corpus.samples()
         if each.event == "workflow_run" and b'"action":"completed"' in each.body
     )
-    n = 0
-    while True:
-        n += 1
-        yield sample.event, _moved(sample.copy(n), random)
+    for n in itertools.count(1):
+        yield Said("github", sample.event, sample.copy(n))
 
 
-def _moved(body: bytes, random: Random) -> bytes:
+def sent(said: Said, name: str, random: Random) -> Sent:
+    """What is sent now as the delivery `name`, signed, its times moved to now or to somewhere else."""
+    now = datetime.now(UTC)
     jump_h = random.uniform(*JUMP_H) * random.choice((-1, 1)) if random.random() < JUMP_SHARE else 0.0
-    at = datetime.now(UTC) + timedelta(hours=jump_h)
-    return _TIMES.sub(at.strftime("%Y-%m-%dT%H:%M:%SZ").encode(), body)
+    at = now + timedelta(hours=jump_h)
+    body = _TIMES.sub(at.strftime("%Y-%m-%dT%H:%M:%SZ").encode(), said.body)
+    if said.id_at or said.time_at:
+        parsed = orjson.loads(body)
+        _put(parsed, said.id_at, name)
+        _put(parsed, said.time_at, int(at.timestamp() * said.units_per_s))
+        body = orjson.dumps(parsed)
+    source = SOURCES[said.source]
+    assert source.provider.compose and source.file.endpoint
+    parcel = Parcel(body=body, event=said.event, delivery=name, at=now)
+    composed = source.provider.compose(parcel, source, _secret(source))
+    return Sent(said.called.format(name), source.file.endpoint, composed)
+
+
+def _put(parsed: Any, where: tuple[str, ...], value: str | int) -> None:
+    if where:
+        for key in where[:-1]:
+            parsed = parsed[key]
+        parsed[where[-1]] = value
 
 
 class Load:
-    """Senders with two doors to knock at."""
+    """Senders with two doors to knock at, who wait `answer_s` for an answer."""
 
-    def __init__(self, seed: int, doors: Mapping[str, int], secret: str) -> None:
+    def __init__(self, seed: int, doors: Mapping[str, int], answer_s: float) -> None:
         self.sent: list[Sent] = []
+        self.refusals: Counter[str] = Counter()
+        """How often each reason was given for a 503."""
         self._random = Random(seed)
-        self._bodies, self._runs = bodies(self._random), runs(self._random)
-        self._secret = Secret("GITHUB_WEBHOOK_SECRET", secret.encode())
-        self._urls = [f"http://{LOOPBACK}:{port}/webhooks/github" for port in doors.values()]
+        self._bodies, self._runs = bodies(self._random), runs()
+        self._doors = [f"http://{LOOPBACK}:{port}" for port in doors.values()]
         self._seed = seed
+        self._answer_s = answer_s
 
     async def send(self, seconds: float, per_s: float, runs_per_s: float) -> None:
         """Send for some time, and wait for the last answers."""
@@ -104,55 +193,57 @@ class Load:
         room = asyncio.Semaphore(UNDER_WAY_MAX)
         limits = httpx.Limits(max_connections=UNDER_WAY_MAX)
         async with (
-            httpx.AsyncClient(timeout=ANSWER_S_MAX, limits=limits, trust_env=False) as client,
+            httpx.AsyncClient(timeout=self._answer_s, limits=limits, trust_env=False) as client,
             asyncio.TaskGroup() as group,
         ):
             while (now := loop.time()) < end:
                 is_run = now >= told_at
                 if is_run:
                     told_at += 1 / runs_per_s
-                event, body = next(self._runs if is_run else self._bodies)
-                sent = Sent(f"chaos-{self._seed}-{len(self.sent)}", event, body)
-                self.sent.append(sent)
+                made = sent(next(self._runs if is_run else self._bodies), self._name(), self._random)
+                self.sent.append(made)
                 await room.acquire()
-                group.create_task(self._deliver(client, sent)).add_done_callback(lambda _: room.release())
+                group.create_task(self._deliver(client, made)).add_done_callback(lambda _: room.release())
                 await asyncio.sleep(1 / per_s)
 
-    async def _deliver(self, client: httpx.AsyncClient, sent: Sent) -> None:
-        for _ in range(TRIES_MAX):
-            answer = await self._try(client, sent)
-            sent.answers.append(answer)
-            if answer in ACKNOWLEDGED or answer == "wrong" or self._random.random() > AGAIN_SHARE:
-                return
-            await asyncio.sleep(self._random.uniform(*AGAIN_S))
+    def _name(self) -> str:
+        return f"chaos-{self._seed}-{len(self.sent)}"
 
-    async def _try(self, client: httpx.AsyncClient, sent: Sent) -> Answer:
-        headers = {
-            "content-type": "application/json",
-            "x-github-event": sent.event,
-            "x-github-delivery": sent.id,
-            **sign(sent.body, self._secret),
-        }
+    async def _deliver(self, client: httpx.AsyncClient, sent: Sent) -> None:
+        random = Random(sent.identity)  # its own, so that it does not matter who comes first
+        for _ in range(TRIES_MAX):
+            began_at = datetime.now(UTC)
+            answer = await self._ask(client, random.choice(self._doors), sent)
+            sent.tries.append(Try(answer, began_at, datetime.now(UTC)))
+            if answer in ACKNOWLEDGED or answer == "wrong" or random.random() > AGAIN_SHARE:
+                return
+            await asyncio.sleep(random.uniform(*AGAIN_S))
+
+    async def _ask(self, client: httpx.AsyncClient, door: str, sent: Sent) -> Answer:
+        request = sent.request
         try:
-            answer = await client.post(self._random.choice(self._urls), content=sent.body, headers=headers)
+            answer = await client.post(
+                f"{door}{sent.path}", content=request.body, headers=dict(request.headers)
+            )
         except httpx.TransportError:
             return "unknown"
-        if answer.status_code == 503:
+        if answer.status_code == 503 and "retry-after" in answer.headers:
+            self.refusals[answer.json()["reason"]] += 1
             return "refused"
         if answer.status_code != 200:
             sent.words = f"{answer.status_code}: {answer.text}"
             return "wrong"
         said = answer.json()
-        return "spooled" if said.get("spooled") else "duplicate" if said["duplicate"] else "stored"
+        return "spooled" if said.get("spooled") else "duplicate" if said.get("duplicate") else "stored"
 
     def tally(self) -> dict[str, int]:
-        """How many were answered how, and how many of each there were in the end."""
-        of_tries = Counter(answer for sent in self.sent for answer in sent.answers)
+        """How many were sent, how many tries were answered how, and how many of each there were in the end."""
+        of_tries = Counter(each.answer for sent in self.sent for each in sent.tries)
         return {
             "sent": len(self.sent),
+            "large": sum(len(sent.request.body) >= LARGE_BYTES[0] for sent in self.sent),
             "acknowledged": sum(sent.acknowledged for sent in self.sent),
-            "spooled": of_tries["spooled"],
-            "refused": of_tries["refused"],
-            "unknown": of_tries["unknown"],
+            **{answer: of_tries[answer] for answer in ("stored", "duplicate", "spooled", "unknown")},
             "repaired": sum(sent.repaired for sent in self.sent),
+            **{f"refused ({reason})": count for reason, count in sorted(self.refusals.items())},
         }

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from contextlib import suppress
+from functools import partial
 
 from runtime.embedded import LOOPBACK, free_port
 
@@ -17,30 +18,42 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Link:
-    """The way of one client to one server. What passes is forwarded in order, whatever is done to it."""
+    """The way of one client to one server, or to several that are alike, each by a port of its own.
 
-    def __init__(self, name: str, to_port: int) -> None:
-        self.name = name
-        self.port = free_port()
-        self.to_port = to_port
-        self._server: asyncio.Server | None = None
+    What passes is forwarded in order, whatever is done to it.
+    """
+
+    def __init__(self, *to_ports: int) -> None:
+        self.ports = {to_port: free_port() for to_port in to_ports}
+        """Where to connect, by the server's own port."""
+        self._servers: list[asyncio.Server] = []
         self._passes = asyncio.Event()
         self._passes.set()
-        self._slow = self._refuses = False
+        self._slow = self._refuses = self._forgets_next = False
+        self.hurt = 0
+        """How many connections, or pieces of what they carried, were cut, held back, slowed or swallowed."""
         self._lines: set[_Line] = set()
 
+    @property
+    def port(self) -> int:
+        """Where to connect, if there is one server."""
+        (port,) = self.ports.values()
+        return port
+
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
+        for to_port, port in self.ports.items():
+            self._servers.append(await asyncio.start_server(partial(self._accept, to_port), LOOPBACK, port))
 
     async def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
+        for server in self._servers:
+            server.close()
         self.heal()
         self.reset()
         await asyncio.gather(*(line.ended.wait() for line in self._lines))
 
     def reset(self) -> None:
         """Cut whoever is connected now."""
+        self.hurt += len(self._lines)
         for line in tuple(self._lines):
             line.abort()
 
@@ -54,9 +67,17 @@ class Link:
         self._passes.clear()
 
     def forget(self) -> None:
-        """Let nothing through on today's connections for ever, as a firewall that lost its table does."""
+        """Let nothing through on today's connections for ever, as a firewall that lost its table does.
+
+        Where nobody is connected, that happens to the next who comes before it is healed.
+        """
+        self._forgets_next = not self._lines
         for line in self._lines:
-            line.dead = True
+            self._forget(line)
+
+    def _forget(self, line: _Line) -> None:
+        line.dead = True
+        self.hurt += 1
 
     def slow(self) -> None:
         """Hold back each chunk, and let little through in a second."""
@@ -64,17 +85,21 @@ class Link:
 
     def heal(self) -> None:
         """All is well for whoever is connected and not forgotten."""
-        self._refuses = self._slow = False
+        self._refuses = self._slow = self._forgets_next = False
         self._passes.set()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, to_port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = _Line(self, [writer])
         self._lines.add(line)
+        if self._forgets_next:
+            self._forgets_next = False
+            self._forget(line)
         try:
             if self._refuses:
+                self.hurt += 1
                 return
-            await self._passes.wait()
-            away_reader, away = await asyncio.open_connection(LOOPBACK, self.to_port)
+            await self._to_pass()
+            away_reader, away = await asyncio.open_connection(LOOPBACK, to_port)
             line.writers.append(away)
             line.pumps = [
                 asyncio.create_task(line.pump(reader, away)),
@@ -90,9 +115,15 @@ class Link:
 
     async def passing(self, count: int) -> None:
         """Wait until `count` bytes may pass."""
-        await self._passes.wait()
+        await self._to_pass()
         if self._slow:
+            self.hurt += 1
             await asyncio.sleep(SLOW_S + count / SLOW_BYTES_PER_S)
+            await self._to_pass()
+
+    async def _to_pass(self) -> None:
+        if not self._passes.is_set():
+            self.hurt += 1
             await self._passes.wait()
 
 

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime import streams
 from tests.chaos.judge import NAMED_MAX, gather, verdicts
 from tests.chaos.load import Load
-from tests.chaos.plan import is_short, plan
-from tests.chaos.world import DOORS, SECRET, World, world
+from tests.chaos.plan import Act, Kind, is_short, plan
+from tests.chaos.world import World, world
 
 PER_S = 40.0
-RUNS_PER_S = 0.4
-"""Ends of runs, of which Slack takes one a second at most."""
-SHORT_RUNS_PER_S = 1.0
-SHORT_ACK_WAIT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long somebody waits for somebody, and how often a run ends that Slack is told of."""
+
+    accept_s: float
+    """Ingest for the broker, before it spools."""
+    answer_s: float
+    """Senders for ingest."""
+    ack_wait_s: float | None
+    """The broker for who took a message, before another one gets it; None for what is provisioned."""
+    runs_per_s: float
+    """Slack takes one message a second at most."""
+
+
+LONG = Patience(streams.ACCEPT_S_MAX, answer_s=10.0, ack_wait_s=None, runs_per_s=0.4)
+"""What is real: GitHub waits 10 s."""
+SHORT = Patience(accept_s=0.4, answer_s=2.0, ack_wait_s=2.0, runs_per_s=1.0)
 
 
 @dataclass
@@ -28,28 +45,40 @@ class Run:
 
     seed: int
     seconds: float
-    acts: Mapping[str, int]
+    brokers: int
+    planned: Mapping[Kind, int]
+    hit: Mapping[Kind, int]
+    """Of what was planned, what somebody felt: no process is killed that is down already."""
     tally: Mapping[str, int]
     parked: int = 0
     quiet_s: float = 0.0
     broken: dict[str, list[str]] = field(default_factory=dict)
     """What breaks each law, by law."""
+    evidence: Path | None = None
+    """A folder with logs, where something does not hold."""
 
     @property
     def holds(self) -> bool:
         return not any(self.broken.values())
 
 
-async def run(seed: int, seconds: float, logs: Path | None = None) -> Run:
-    """Everything at once for `seconds`, and what held. The processes' logs go to `logs` where something did not."""
-    acts = plan(seed, seconds)
-    short = is_short(seconds)
-    async with world(SHORT_ACK_WAIT_S if short else None) as made:
-        load = Load(seed, {name: made.links[f"senders>{name}"].port for name in DOORS}, SECRET)
+def command(seed: int, seconds: float, brokers: int) -> str:
+    """What repeats a run."""
+    return f".venv/bin/python -m tests.chaos --seed {seed} --seconds {seconds:g} --runs 1 --brokers {brokers}"
+
+
+async def run(seed: int, seconds: float, brokers: int) -> Run:
+    """Everything at once for `seconds`, and what held."""
+    acts = plan(seed, seconds, brokers)
+    patience = SHORT if is_short(seconds) else LONG
+    async with world(patience.ack_wait_s, patience.accept_s, brokers) as made:
+        doors = {name: made.links[f"senders>{name}"].port for name in made.doors}
+        load = Load(seed, doors, patience.answer_s)
         async with asyncio.TaskGroup() as group:
-            group.create_task(made.carry_out_all(acts))
-            group.create_task(load.send(seconds, PER_S, SHORT_RUNS_PER_S if short else RUNS_PER_S))
-        result = Run(seed, seconds, Counter(act.verb for act in acts), load.tally())
+            hitting = group.create_task(made.carry_out_all(acts))
+            group.create_task(load.send(seconds, PER_S, patience.runs_per_s))
+        planned, hit = (Counter(act.kind for act in those) for those in (acts, hitting.result()))
+        result = Run(seed, seconds, brokers, planned, hit, load.tally())
         healed_at = time.monotonic()
         try:
             facts = await gather(made, load.sent)
@@ -57,24 +86,32 @@ async def run(seed: int, seconds: float, logs: Path | None = None) -> Run:
             result.parked = sum(status == "parked" for _, status, _ in facts.ledger)
         except TimeoutError as error:
             result.broken = {"it becomes quiet": [str(error)]}
+        except Exception as error:  # what cannot even be read is broken too, and its logs are wanted
+            result.broken = {"it can be read": [f"{type(error).__name__}: {error}"]}
         result.quiet_s = time.monotonic() - healed_at
         result.broken["no process is left"] = await made.end()
         result.broken["no process ends by itself"] = made.troubles()
-        if not result.holds and logs is not None:
-            _keep_logs(made, logs / f"seed-{seed}")
+        if not result.holds:
+            result.evidence = _kept(made, load, acts, result)
     return result
 
 
-def _keep_logs(made: World, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _kept(made: World, load: Load, acts: Iterable[Act], result: Run) -> Path:
+    """A folder with the processes' logs, what was done to whom, each sender's answers, and all that is broken."""
+    folder = Path(tempfile.mkdtemp(prefix="odooops-chaos-"))
     for process in made.processes.values():
         shutil.copy(process.log, folder)
+    (folder / "acts").write_text("".join(f"{act}\n" for act in acts))
+    (folder / "sent").write_text("".join(f"{sent.identity} {sent.tries}\n" for sent in load.sent))
+    broken = (f"{law}: {each}\n" for law, all_of_it in result.broken.items() for each in all_of_it)
+    (folder / "broken").write_text("".join(broken))
+    return folder
 
 
 def told(result: Run) -> str:
     """One run, in lines."""
-    lines = [
-        "  acts      " + ", ".join(f"{verb} {count}" for verb, count in sorted(result.acts.items())),
+    lines = [f"  {verb:<9} {', '.join(counts)}" for verb, counts in _by_verb(result.hit).items()]
+    lines += [
         "  delivered " + ", ".join(f"{name} {count}" for name, count in result.tally.items()),
         f"  then      parked {result.parked}, quiet after {result.quiet_s:.1f} s",
     ]
@@ -84,10 +121,29 @@ def told(result: Run) -> str:
         if len(broken) > NAMED_MAX:
             lines.append(f"              and {len(broken) - NAMED_MAX} more")
     if not result.holds:
-        lines.append(f"  again by  {command(result.seed, result.seconds)}")
+        again = command(result.seed, result.seconds, result.brokers)
+        lines += [f"  again by  {again}", f"  evidence  {result.evidence}"]
     return "\n".join(lines)
 
 
-def command(seed: int, seconds: float) -> str:
-    """What repeats a run."""
-    return f".venv/bin/python -m tests.chaos --seed {seed} --seconds {seconds:g} --runs 1"
+def _by_verb(hit: Mapping[Kind, int]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for (verb, group), count in sorted(hit.items()):
+        found.setdefault(verb, []).append(f"{group} {count}")
+    return found
+
+
+def never(results: Iterable[Run]) -> list[str]:
+    """What was planned and hit nobody in any of the runs, and what senders should have been answered and were not."""
+    planned: Counter[Kind] = Counter()
+    hit: Counter[Kind] = Counter()
+    answered: Counter[str] = Counter()
+    for result in results:
+        planned.update(result.planned)
+        hit.update(result.hit)
+        answered.update({**result.tally, "parked": result.parked})
+    missing = [f"{verb} {group}" for verb, group in sorted(planned.keys() - hit.keys())]
+    expected = ["large", "stored", "spooled", "unknown", "parked"]
+    if ("fill", "nats") in planned:
+        expected.append("refused (spool_full)")
+    return missing + [f"a delivery that is {name}" for name in expected if not answered[name]]

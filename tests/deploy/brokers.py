@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,28 +20,55 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy" / "nats" / "nats.conf"
 MAKE_SECRETS = ROOT / "deploy" / "make-secrets"
 HEALTH_S_MAX = 1.0
+LAST_WORDS_CHARS = 2_000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A broker whose folder is ready."""
+
+    name: str
+    command: Sequence[str]
+    port: int
+    health_port: int | None = None
+
+    async def answers(self) -> bool:
+        """Whether it takes what clients ask."""
+        if self.health_port is None:
+            return await embedded.nats_answers(self.port)
+        return await asyncio.to_thread(self.healthy)
+
+    def healthy(self) -> bool:
+        """What the health check of compose.yaml asks."""
+        try:
+            url = f"http://{embedded.LOOPBACK}:{self.health_port}/healthz"
+            with urllib.request.urlopen(url, timeout=HEALTH_S_MAX):
+                return True
+        except OSError:
+            return False
 
 
 class Node:
     """One broker, which may be killed and started again."""
 
-    def __init__(self, name: str, folder: Path, health_port: int) -> None:
-        self.name = name
-        self._folder = folder
-        self._health_port = health_port
+    def __init__(self, prepared: Prepared, log: Path) -> None:
+        self.prepared = prepared
+        self._log = log
         self.start()
 
     def start(self) -> None:
         """Start it, again with what it had."""
-        config = str(self._folder / "nats.conf")
-        with open(self._folder / "server.log", "ab") as log:
+        with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [embedded._nats_binary(), "--config", config, "--name", self.name],
+                self.prepared.command,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 preexec_fn=dies_with_us(signal.SIGTERM),
             )
+
+    def last_words(self) -> str:
+        return self._log.read_text(errors="replace")[-LAST_WORDS_CHARS:]
 
     def kill(self) -> None:
         """End it at once."""
@@ -61,15 +89,6 @@ class Node:
             self._process.wait(STOP_S_MAX)
         except subprocess.TimeoutExpired:
             self.kill()
-
-    def healthy(self) -> bool:
-        """What the health check of compose.yaml asks."""
-        try:
-            url = f"http://{embedded.LOOPBACK}:{self._health_port}/healthz"
-            with urllib.request.urlopen(url, timeout=HEALTH_S_MAX):
-                return True
-        except OSError:
-            return False
 
 
 @dataclass(frozen=True)
@@ -96,37 +115,53 @@ def make_secrets(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text().strip() for path in folder.iterdir()}
 
 
+Routes = Callable[[str, str, int], int]
+"""The port by which one node reaches another, given the one where that listens."""
+
+
+def prepare(
+    home: Path, count: int, routes: Routes = lambda _from, _to, port: port
+) -> tuple[dict[str, str], list[Prepared]]:
+    """The secrets, and `count` brokers on the committed configuration; one alone goes without its cluster block."""
+    secrets = make_secrets(home / "secrets")
+    passwords, config = secrets["nats_passwords"], CONFIG.read_text()
+    if count == 1:
+        config = _without(config, r"^cluster \{$.*?^\}$")
+        passwords = _without(passwords, r"^NATS_PASSWORD_ROUTES: .*?$")
+        passwords = _without(passwords, r"^NATS_ROUTES: .*?$")
+    listening = {f"nats-{n}": embedded.free_port() for n in range(1, count + 1)}
+    made = []
+    for name, cluster_port in listening.items():
+        folder = home / name
+        folder.mkdir()
+        known = passwords
+        for other, port in listening.items():
+            known = known.replace(f"@{other}:6222", f"@{embedded.LOOPBACK}:{routes(name, other, port)}")
+        (folder / "passwords.conf").write_text(known)
+        port, health_port = embedded.free_port(), embedded.free_port()
+        (folder / "nats.conf").write_text(_moved(config, port, cluster_port, health_port, folder / "data"))
+        command = [embedded._nats_binary(), "--config", str(folder / "nats.conf"), "--name", name]
+        made.append(Prepared(name, command, port, health_port))
+    return secrets, made
+
+
 @contextmanager
 def running(count: int) -> Iterator[Brokers]:
-    """`count` brokers on the committed configuration; one alone goes without its cluster block."""
+    """`count` brokers, each healthy."""
     with ExitStack() as started:
         home = started.enter_context(data_folder())
-        secrets = make_secrets(home / "secrets")
-        ports = tuple(embedded.free_port() for _ in range(count))
-        cluster_ports = tuple(embedded.free_port() for _ in range(count))
-        health_ports = tuple(embedded.free_port() for _ in range(count))
-        passwords = secrets["nats_passwords"]
-        config = CONFIG.read_text()
-        if count == 1:
-            config = _without(config, r"^cluster \{$.*?^\}$")
-            passwords = _without(passwords, r"^NATS_PASSWORD_ROUTES: .*?$")
-            passwords = _without(passwords, r"^NATS_ROUTES: .*?$")
-        for n, port in enumerate(cluster_ports, 1):
-            passwords = passwords.replace(f"@nats-{n}:6222", f"@{embedded.LOOPBACK}:{port}")
+        secrets, prepared = prepare(home, count)
         nodes: dict[str, Node] = {}
-        for n in range(1, count + 1):
-            folder = home / f"nats-{n}"
-            folder.mkdir()
-            (folder / "passwords.conf").write_text(passwords)
-            (folder / "nats.conf").write_text(
-                _moved(config, ports[n - 1], cluster_ports[n - 1], health_ports[n - 1], folder / "data")
-            )
-            node = Node(f"nats-{n}", folder, health_ports[n - 1])
+        for each in prepared:
+            node = Node(each, home / each.name / "server.log")
             started.callback(node.stop)
-            nodes[node.name] = node
+            nodes[each.name] = node
         for node in nodes.values():
-            _until(node.healthy)
-        yield Brokers(ports, secrets, nodes)
+            try:
+                _until(node.prepared.healthy)
+            except TimeoutError:
+                raise TimeoutError(f"{node.prepared.name} is not healthy: {node.last_words()}") from None
+        yield Brokers(tuple(each.port for each in prepared), secrets, nodes)
 
 
 def _moved(config: str, port: int, cluster_port: int, health_port: int, data: Path) -> str:

@@ -98,7 +98,7 @@ async def forgotten(broker: Broker) -> AsyncIterator[Client]:
     """A client that has more to say than its connection takes, on which nothing passes any more and nobody is told."""
     address = urlsplit(broker.url("operator"))
     assert address.port
-    link = Link("client>nats", address.port)
+    link = Link(address.port)
     await link.open()
     client = await bus.connect(broker.url("operator").replace(str(address.port), str(link.port)), "operator")
     link.forget()

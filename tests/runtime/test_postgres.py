@@ -42,7 +42,7 @@ async def test_a_transaction_of_which_nothing_is_heard_is_ended_and_that_is_an_o
 async def test_an_engine_is_closed_although_nobody_answers(database: Database) -> None:
     address = urlsplit(database.url("projector"))
     assert address.port
-    link = Link("a>postgres", address.port)
+    link = Link(address.port)
     await link.open()
     engine = make_engine(database.url("projector").replace(str(address.port), str(link.port)), "test")
     async with engine.connect(), engine.connect():
