@@ -161,7 +161,9 @@ async def _restore_stream(target: Target, entry: Mapping[str, Any], standing: st
         await _remove_empty(target, name)
     # A stream that was made wrong comes back right: later the broker would let nobody change these.
     config = {**entry["config"], **streams.FIXED, "num_replicas": target.replicas}
-    config["compression"] = streams.compression_of(target.replicas).value
+    for ours in streams.stream_configs(target.replicas):
+        if ours.name == name and ours.compression:
+            config["compression"] = ours.compression.value
     config["metadata"] = {**config.get("metadata", {}), streams.RESTORING: target.id}
     counting = Counting(f"restoring {name}", target.backup.manifest["parts"][entry["part"]]["bytes"])
     pieces = _told(target, counting, entry["part"])

@@ -357,9 +357,13 @@ class Made:
 
     def beside(self, found: StreamConfig | ConsumerConfig) -> StreamConfig | ConsumerConfig:
         """How it is to be, with as many copies as the one that was found has."""
-        if not (isinstance(self.config, StreamConfig) and isinstance(found, StreamConfig)):
-            return self.config
-        return self.config.evolve(compression=compression_of(found.num_replicas or 1))
+        if (
+            isinstance(self.config, StreamConfig)
+            and isinstance(found, StreamConfig)
+            and self.config.compression
+        ):
+            return self.config.evolve(compression=compression_of(found.num_replicas or 1))
+        return self.config
 
     async def make(self, js: JetStreamContext) -> None:
         """Make it, or set a consumer back as a whole. Raises APIError where the broker refuses."""
@@ -418,12 +422,12 @@ async def provision(js: JetStreamContext, replicas: int = 1, *, restoring: bool 
             found = found.evolve(filter_subjects=list(NOTIFIED_SUBJECTS))
             assert isinstance(found, ConsumerConfig)
             await js.add_consumer(made.stream, found)
-        if isinstance(found, StreamConfig) and found.compression != (
-            fits := compression_of(found.num_replicas or 1)
-        ):
+        ours = made.beside(found)
+        fits = getattr(ours, "compression", None)
+        if isinstance(found, StreamConfig) and fits and found.compression != fits:
             found = found.evolve(compression=fits)
             await js.update_stream(found)
-        drift += compare(made.where, made.beside(found), found)
+        drift += compare(made.where, ours, found)
     return drift
 
 
