@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 UV ?= uv
-TEST_WORKERS ?= 3
+TEST_WORKERS ?= 4
 DATA_DIR ?= $(or $(ODOOOPS_DATA_DIR),.odooops)
 
 BIN := .venv/bin
