@@ -27,8 +27,8 @@ from runtime.supervisor import Child, Supervisor
 
 SERVICES = ("ingest", "projector", "notifier")
 POLLER = "poller"
-PORT_MAX = 65_535
 """Started only where there is something to poll."""
+PORT_MAX = 65_535
 LEVEL_SERVICE = 1
 """Above the servers, whose level is 0."""
 PORTS_TRIED_MAX = 50
