@@ -212,7 +212,7 @@ class Receiver:
         if self.spool.asks():
             with suppress(Refused):
                 ack = await self._into_log(delivery, answer_s_max)
-                self.spool.stored()
+                self.spool.answered()
                 return ack
         try:
             await self.spool.put(delivery)

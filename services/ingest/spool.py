@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import nats.errors
+from nats.js.errors import APIError
 from prometheus_client import Counter, Gauge
 
 from contracts.delivery import Delivery
@@ -100,8 +101,8 @@ class Spool:
         self._asks_at = now + streams.SPOOL_ASK_S
         return True
 
-    def stored(self) -> None:
-        """The broker has taken something."""
+    def answered(self) -> None:
+        """The broker is there: it has taken something, or refused it."""
         if self.waits:
             self.waits = False
             self._something.set()
@@ -262,8 +263,10 @@ class Spool:
         except Exception as error:  # noqa: BLE001  # a refusal, or a mistake of ours: it was acknowledged, so it stays
             reason = f"{type(error).__name__}: {error}"
             self._seldom.error("not stored from the spool", source=delivery.source, reason=reason)
+            if isinstance(error, (bus.LogFull, APIError)):
+                self.answered()
             return streams.SPOOL_LOOK_S
-        self.stored()
+        self.answered()
         DRAINED.inc()
         return None
 

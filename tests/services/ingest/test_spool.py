@@ -299,11 +299,30 @@ async def test_an_outage_opens_few_files_however_long_it_is(
         await is_empty(tmp_path)
 
 
+async def test_files_of_what_is_never_taken_hold_up_none_behind_them_when_the_broker_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "RECONNECT_WAIT_S", 0.01)
+    monkeypatch.setattr(streams, "SPOOL_LOOK_S", 0.05)
+    away, never = streams.SPOOL_FILES_AWAY, range(streams.SPOOL_FILES_AWAY)
+    log = Log({f"id-{n}": bus.BrokerAway("no answer") for n in range(away + 3)})
+    spool = Spool(tmp_path, logger()[0])
+    async with log.draining(spool):
+        for n in never:
+            await spool.put(delivery(n))
+            await eventually(partial(log.was_asked, n))
+        for n in range(away, away + 3):
+            await spool.put(delivery(n))
+        log.refused = {f"id-{n}": bus.LogFull("too large") for n in never}
+        await log.knows(*range(away, away + 3))
+        assert not spool.waits
+
+
 async def test_a_spool_full_of_what_is_never_taken_holds_nothing_up_at_the_door(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "SPOOL_DRAIN_COUNT", 1)
-    refusing = Log({"id-0": bus.LogFull("too large")})
+    refusing = Log({"id-0": TypeError("a mistake of ours")})
     async with open_door(broker.url, broker.js) as door:
         spool = door.receiver.spool = Spool(tmp_path, logger()[0])
         await spool.put(delivery(0))
