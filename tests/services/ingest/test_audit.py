@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runtime import streams
 from services.ingest.app import Broker as Connection
 from tests.conftest import Broker
+from tests.warned import Warned
 
 pytestmark = pytest.mark.anyio
 
 
-class Log:
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[dict[str, Any]] = []
-
-    def warning(self, event: str, **words: Any) -> None:
-        self.warnings.append({"event": event, **words})
-
-
 async def said(broker: Broker, spool_dir: Path | None) -> list[tuple[str, str]]:
-    log = Log()
+    log = Warned()
     connection = Connection(broker.url("ingest"), log)
     await connection.connect()
     try:

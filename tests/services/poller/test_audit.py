@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from runtime import bus, streams
 from services.poller.app import audit
 from tests.conftest import Broker
+from tests.warned import Warned
 
 pytestmark = pytest.mark.anyio
-
-
-class Log:
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[dict[str, Any]] = []
-
-    def warning(self, event: str, **words: Any) -> None:
-        self.warnings.append({"event": event, **words})
 
 
 async def test_a_poller_names_what_could_lose_what_it_finds_and_asks_only_what_it_may(broker: Broker) -> None:
@@ -29,7 +18,7 @@ async def test_a_poller_names_what_could_lose_what_it_finds_and_asks_only_what_i
     async def heard(reason: str) -> None:
         complaints.append(reason)
 
-    log = Log()
+    log = Warned()
     nc = await bus.connect(broker.url("poller"), "poller", heard)
     try:
         await audit(nc, log)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,18 +11,9 @@ from runtime import bus, streams
 from services.projector.app import Projector
 from tests.conftest import Broker
 from tests.samples import SOURCES
+from tests.warned import Warned
 
 pytestmark = pytest.mark.anyio
-
-
-class Log:
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[dict[str, Any]] = []
-
-    def warning(self, event: str, **words: Any) -> None:
-        self.warnings.append({"event": event, **words})
 
 
 async def test_a_projector_names_each_setting_once_the_worst_first(
@@ -32,7 +22,7 @@ async def test_a_projector_names_each_setting_once_the_worst_first(
     info = await broker.js.stream_info(streams.DELIVERIES)
     await broker.js.update_stream(info.config, duplicate_window=60.0, allow_atomic=False)
     nc = await bus.connect(broker.url("projector"), "projector")
-    log = Log()
+    log = Warned()
     try:
         await Projector(nc, engine, SOURCES, log, asyncio.Event()).audit()
     finally:
@@ -49,7 +39,7 @@ async def test_a_projector_whose_broker_is_away_says_that_nothing_is_known(
     broker: Broker, engine: AsyncEngine
 ) -> None:
     nc = await bus.connect(broker.url("projector"), "projector")
-    log = Log()
+    log = Warned()
     projector = Projector(nc, engine, SOURCES, log, asyncio.Event())
     await nc.close()
     await projector.audit()
