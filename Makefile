@@ -10,6 +10,9 @@ COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.
            --generate-hashes --no-header --no-annotate $(UPGRADE)
 LOCKS := requirements.lock requirements.services.lock bench/peers/requirements.lock
 
+# Hundreds of processes are started by the tests: what Python has compiled is kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up test suite check bench bench-growth abuse chaos lock clean .venv
 

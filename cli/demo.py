@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerInfo
+from nats.js.errors import NotFoundError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -128,14 +131,28 @@ async def _settled(servers: Servers, running: State) -> None:
         js = client.jetstream()
         for stream, config in streams.consumer_configs():
             name = str(config.durable_name)
-            while (left := await js.consumer_info(stream, name)).num_pending or left.num_ack_pending:
+            last = max([await _last_of(js, stream, each) for each in config.filter_subjects or [">"]])
+            while count := _undone(await js.consumer_info(stream, name), last):
                 if time.monotonic() > deadline:
-                    count = (left.num_pending or 0) + (left.num_ack_pending or 0)
                     raise DemoFailed(
                         f"after {SETTLE_S_MAX:.0f} s the {name} still has {count} of {stream} to do: "
                         f"see {running.log_dir}/{name}.log"
                     )
                 await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def _last_of(js: JetStreamContext, stream: str, subject: str) -> int:
+    """The sequence of the last message; 0 where there is none."""
+    try:
+        return (await js.get_last_msg(stream, subject)).seq or 0
+    except NotFoundError:
+        return 0
+
+
+def _undone(consumer: ConsumerInfo, last: int) -> int:
+    """How many messages up to `last` it has not done with: at least 1 where it has not counted that one yet."""
+    undone = (consumer.num_pending or 0) + (consumer.num_ack_pending or 0)
+    return undone or int(consumer.delivered is None or consumer.delivered.stream_seq < last)
 
 
 async def _print_sent(connection: AsyncConnection, sent: Sent, before: int) -> None:

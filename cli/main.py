@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache, partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from uuid import uuid4
 
 import typer
 from typer.exceptions import TyperException
+from typer.main import get_command
 
 from cli import terminal
 from cli.asked import LIST_DEFAULT, LIST_MAX, ROWS_DEFAULT, ROWS_MAX, Filters, Form, Status
@@ -388,6 +390,10 @@ drift.register(app)
 polls.register(app)
 
 
+_commands = cache(partial(get_command, app))
+"""Made when the first is called: each function is asked for its parameters."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code. Errors that are known become one sentence, others keep their traceback."""
     for stream in (sys.stdout, sys.stderr):
@@ -396,7 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 errors="backslashreplace"
             )  # a terminal that cannot show a letter still gets the rest
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = _commands()(args=arguments, standalone_mode=False)
         sys.stdout.flush()
     except typer.Abort:
         return EXIT_INTERRUPTED

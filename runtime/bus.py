@@ -293,7 +293,7 @@ def body_object_name(delivery: Bodied) -> str:
 
 async def _put_body(js: JetStreamContext, name: str, body: bytes) -> None:
     """Store `body` compressed under `name`, unless there is one: the first is what counts."""
-    if await first_of_bodies(js, description_subject(name)) is not None:
+    if await _is_stored(js, name):
         return
     packed = await asyncio.to_thread(zlib.compress, body, 1)
     nuid, size = NUID().next().decode(), streams.BODY_PIECE_BYTES
@@ -318,6 +318,17 @@ async def _put_body(js: JetStreamContext, name: str, body: bytes) -> None:
         json.dumps(description.as_dict()).encode(),
         {wire.MESSAGE_ID: nuid},
     )
+
+
+async def _is_stored(js: JetStreamContext, name: str) -> bool:
+    """Whether there is a body `name`; asks until it is told, as a publish is repeated."""
+    while True:
+        try:
+            return await first_of_bodies(js, description_subject(name)) is not None
+        except nats.errors.TimeoutError:
+            continue
+        except nats.errors.Error:
+            await asyncio.sleep(streams.RECONNECT_WAIT_S)
 
 
 async def _get_body(js: JetStreamContext, name: str) -> bytes:

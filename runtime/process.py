@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import math
 import os
 import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
@@ -343,13 +345,16 @@ def run(service: str, main: Callable[[Settings, Any, asyncio.Event], Coroutine[A
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside each that nobody asks for
     BUILD.labels(service, VERSION).set(1)
     tracing.start(service, settings, log)
+    ends_at = math.inf
 
     async def supervised() -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
+            nonlocal ends_at
             if not stopping.is_set():
+                ends_at = time.monotonic() + END_S_MAX
                 loop.call_later(END_S_MAX, lost, "what was in hand did not end in time; it comes again")
             stopping.set()
 
@@ -367,5 +372,5 @@ def run(service: str, main: Callable[[Settings, Any, asyncio.Event], Coroutine[A
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # the loop is gone that heard them, and it has ended well
-        tracing.stop()
+        tracing.stop(ends_at - time.monotonic())
     return 0

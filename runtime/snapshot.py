@@ -108,7 +108,9 @@ async def ask(nc: Client, subject: str, question: Mapping[str, Any] | bytes) -> 
         async with asyncio.timeout(PIECE_WAIT_S_MAX):
             answer = await _answer(nc, subject, payload)
     except (TimeoutError, nats.errors.TimeoutError):
-        raise BrokerAway(f"the broker did not answer within {PIECE_WAIT_S_MAX:g} s") from None
+        raise BrokerAway(
+            f"the broker did not answer within {PIECE_WAIT_S_MAX:g} s, or the connection to it was lost"
+        ) from None
     said: Mapping[str, Any] = json.loads(answer.data) if answer.data else {}
     if "error" in said:
         APIError.from_error(said["error"])  # raises

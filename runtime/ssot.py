@@ -141,7 +141,7 @@ def _optional(shape: type[M], path: Path, problems: list[Problem]) -> M | None:
 def _model(shape: type[M], path: Path, problems: list[Problem]) -> M | None:
     """The file as `shape`; None where it is not, and why among the problems."""
     try:
-        return shape.model_validate(YAML(typ="safe").load(path))
+        return shape.model_validate(_parsed(path.read_bytes()))
     except OSError as error:
         problems.append(Problem(path, None, f"cannot be read: {error.strerror}"))
     except YAMLError as error:
@@ -152,6 +152,11 @@ def _model(shape: type[M], path: Path, problems: list[Problem]) -> M | None:
             fix = f": {_FIXES[each['type']]}" if each["type"] in _FIXES else ""
             problems.append(Problem(path, line_of(path, each["loc"]), f"{where}: {each['msg']}{fix}"))
     return None
+
+
+def _parsed(text: bytes) -> object:
+    """What YAML says. Raises YAMLError."""
+    return YAML(typ="safe").load(text)
 
 
 def _no_yaml(path: Path, error: YAMLError) -> Problem:

@@ -1,7 +1,7 @@
 """Every limit with its unit in its name, the streams and consumers, and the one step that makes them.
 
-`provision` is idempotent: it makes what is missing and names every setting that drifted; it overwrites none that an
-operator may have chosen, because a silent reset of a stream's settings has lost data elsewhere.
+`provision` is idempotent: it makes what is missing and names every setting that drifted; but for the two that it says
+itself it overwrites none, because a silent reset of a stream's settings has lost data elsewhere.
 """
 
 from __future__ import annotations

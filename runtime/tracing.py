@@ -36,7 +36,7 @@ from runtime.settings import Settings
 from runtime.version import VERSION
 
 STOP_S_MAX = 1.0
-"""For the last spans of a process. It comes on top of what the requests in hand may take, all within 10 s."""
+"""For the last spans of a process, or what is left of the time in which it has to end."""
 SAID_EVERY_S = 60.0
 """A collector that is away is told of each few seconds by the library that sends."""
 REASON_CHARS_MAX = 300
@@ -114,15 +114,15 @@ def _listen(log: Any) -> None:
     theirs.handlers, theirs.propagate = [_Seldom(log)], False
 
 
-def stop() -> None:
-    """Send what is left, for a moment."""
+def stop(left_s: float = STOP_S_MAX) -> None:
+    """Send what is left, for a moment, and for no longer than `left_s`."""
     global _tracer, _stop
     if _stop is None:
         return
     # Its own limit is 30 s, and a thread that is no daemon would hold up the end all the same.
     last = threading.Thread(target=_stop, daemon=True)
     last.start()
-    last.join(STOP_S_MAX)
+    last.join(max(0.0, min(STOP_S_MAX, left_s)))
     _tracer = _stop = None
 
 

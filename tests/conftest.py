@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,7 +15,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import ServerError
 
-from runtime import bus, streams
+from runtime import bus, ssot, streams
 from tests import servers
 
 PROVISION_S_MAX = 20.0
@@ -31,6 +32,9 @@ settings.load_profile("ci")
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
 
+
+# Each command that a test calls reads the same YAML.
+ssot._parsed = lru_cache(ssot._parsed)
 
 # What is made until all tests are collected stays to the end: to look for garbage in it takes a fifth of that time.
 gc.disable()

@@ -1,4 +1,4 @@
-"""A log of which only the warnings count."""
+"""A log that keeps its warnings, for what a service says of its settings."""
 
 from __future__ import annotations
 
@@ -12,5 +12,9 @@ class Warned:
         self.warnings: list[dict[str, Any]] = []
 
     def warning(self, event: str, **words: Any) -> None:
-        """As of structlog."""
         self.warnings.append({"event": event, **words})
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """How severe each is, and what it is about."""
+        return [(each["severity"], each["part"]) for each in self.warnings]

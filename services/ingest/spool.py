@@ -141,7 +141,7 @@ class Spool:
                         put.written.set_result(None)
                     else:
                         full = f"the spool holds its {streams.SPOOL_BYTES_MAX} bytes"
-                        put.written.set_exception(SpoolFull(str(error or full)))
+                        put.written.set_exception(SpoolFull(_why(error) if error else full))
         finally:
             self._writing = None
 
@@ -278,7 +278,8 @@ class Spool:
             except FileNotFoundError:
                 return  # somebody else has deleted it
             except OSError as error:  # not let go of: who adopts it would store it all again
-                self._seldom.error("a drained segment cannot be removed", reason=str(error))
+                about = {"file": segment.path.name}
+                self._seldom.error("a drained segment cannot be removed", about, reason=_why(error))
                 await asyncio.sleep(streams.SPOOL_LOOK_S)
             else:
                 return
@@ -308,6 +309,11 @@ def _chunk(
         found = segment.delivery(part)
         chunk.append((found, None) if isinstance(found, Damage) else (part, found))
     return chunk
+
+
+def _why(error: Exception) -> str:
+    """In the same words each time: without the name of a file that is another one each time."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _measured(folder: Path, suffix: str) -> float:

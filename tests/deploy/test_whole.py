@@ -51,9 +51,12 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield Place(composed.make_image(tmp_path / "image"), secrets, ops_ports, variables)
 
 
-async def test_one_signed_webhook_becomes_a_row(place: Place) -> None:
+async def test_services_are_healthy_once_they_are_there_and_a_signed_webhook_becomes_a_row(
+    place: Place,
+) -> None:
     for name in ("migrate", "provision", "migrate", "provision"):
         assert (0, "") == await ended(await place.start(name))
+    assert [False] * len(SERVICES) == [await place.healthy(name) for name in SERVICES]
     async with running(place):
         for name in SERVICES:
             await eventually(lambda name=name: place.healthy(name))  # type: ignore[misc]
@@ -107,10 +110,6 @@ async def a_door_opens_when_its_secret_is_filled_in(place: Place) -> None:
             return (await knock()).status_code == 200
 
         await eventually(open_)
-
-
-async def test_a_service_that_is_not_there_is_not_healthy(place: Place) -> None:
-    assert [False] * len(SERVICES) == [await place.healthy(name) for name in SERVICES]
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from runtime.embedded import DATABASE_USERS
+from runtime.embedded import DATABASE_USERS, free_port
 from tests.e2e.commands import command
 from tests.servers import Database, Nats
 
@@ -93,9 +93,11 @@ class Up:
 
 @contextmanager
 def running(
-    data_dir: Path, *arguments: str, command: str = "up", env: Mapping[str, str] | None = None
+    data_dir: Path, command: str = "up", env: Mapping[str, str] | None = None, port: int | None = None
 ) -> Iterator[Up]:
+    """An `odooops up` while the block runs, on `port`, else on one that is free; 0: on its own."""
     data_dir.mkdir(exist_ok=True)
+    arguments = [] if port == 0 else ["--port", str(port or free_port())]
     with open(data_dir / "stderr", "wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "cli", command, "--data-dir", str(data_dir), *arguments],
@@ -206,22 +208,14 @@ def ends_by_ctrl_c(up: Up) -> None:
     assert stopped.stderr.startswith("odooops: no servers run in ")
 
 
-def is_ours(unbound: socket.socket, port: int) -> bool:
-    """Whether a socket could be bound to a port."""
-    with suppress(OSError):
-        unbound.bind(("127.0.0.1", port))
-        return True
-    return False
-
-
 @contextmanager
-def somebody_elses(port: int) -> Iterator[None]:
-    """A port that is in use."""
+def somebody_elses(port: int = 0) -> Iterator[int]:
+    """A port that is in use: by us, or by whoever has it already."""
     with socket.socket() as other:
-        # The `up` of another test may have it, and would give it back in the midst of this one.
-        eventually(lambda: is_ours(other, port), f"port {port} was never free")
-        other.listen()
-        yield
+        with suppress(OSError):
+            other.bind(("127.0.0.1", port))
+            other.listen()
+        yield port or other.getsockname()[1]
 
 
 def shows_no_password(up: Up) -> None:
@@ -240,7 +234,7 @@ def shows_no_password(up: Up) -> None:
 def test_a_sample_becomes_a_row_each_killed_process_comes_back_and_ctrl_c_leaves_nothing_but_data(
     data_dir: Path,
 ) -> None:
-    with somebody_elses(8420), running(data_dir) as up:
+    with somebody_elses(8420), running(data_dir, port=0) as up:
         taken = up.state["http_url"].rpartition(":")[2]
         assert taken != "8420"
         assert f"odooops: port 8420 is in use, taking {taken}\n" in up.said()
@@ -303,9 +297,9 @@ def secrets_are_read_again(up: Up) -> None:
 
 
 def test_a_busy_port_that_was_asked_for_is_refused(data_dir: Path) -> None:
-    with somebody_elses(8420):
-        refused = command(["up", "--port", "8420", "--data-dir", str(data_dir)], clean_env())
-    assert (1, "odooops: port 8420 is in use: give another by --port\n") == (
+    with somebody_elses() as port:
+        refused = command(["up", "--port", str(port), "--data-dir", str(data_dir)], clean_env())
+    assert (1, f"odooops: port {port} is in use: give another by --port\n") == (
         refused.returncode,
         refused.stderr,
     )

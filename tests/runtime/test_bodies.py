@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+import nats.errors
 import pytest
 from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
+from nats.js.errors import ServiceUnavailableError
 
 from contracts.delivery import UnreadableDelivery
-from runtime import bus
+from runtime import bus, streams
 from runtime.streams import BODIES, BODIES_STREAM
 from tests.conftest import Broker
 from tests.deploy.deliveries import LARGE, delivery
@@ -36,6 +40,25 @@ async def test_a_body_is_stored_once_though_its_delivery_is_sent_twice(broker: B
     for _ in range(2):
         await bus.store_delivery(broker.js, KEPT)
     assert 4 == (await broker.js.stream_info(BODIES_STREAM)).state.messages
+
+
+@pytest.mark.parametrize(
+    "said", [nats.errors.TimeoutError(), ServiceUnavailableError()], ids=["lost", "no_leader"]
+)
+async def test_a_large_body_is_stored_though_its_first_question_has_no_answer(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, said: Exception
+) -> None:
+    really, unanswered = broker.js.get_msg, [said]
+
+    async def get_msg(*args: Any, **options: Any) -> RawStreamMsg:
+        if unanswered:
+            raise unanswered.pop()
+        return await really(*args, **options)
+
+    monkeypatch.setattr(streams, "RECONNECT_WAIT_S", 0.01)
+    monkeypatch.setattr(broker.js, "get_msg", get_msg)
+    seq, _ = await bus.store_delivery(broker.js, KEPT)
+    assert LARGE == (await bus.read_delivery(broker.js, seq)).body
 
 
 async def lose_all(js: JetStreamContext) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from contextlib import AsyncExitStack
@@ -48,6 +49,34 @@ code = process.run("brief", main)
 signal.raise_signal(signal.SIGTERM)
 sys.exit(code)
 """
+
+
+LATE = """
+import sys
+from runtime import process, tracing
+
+process.END_S_MAX = 0.5
+tracing.stop = lambda left_s: sys.stderr.write(f"the spans have {left_s:.3f} s\\n")
+
+async def main(settings, log, stopping):
+    log.info("waiting")
+    await stopping.wait()
+
+sys.exit(process.run("late", main))
+"""
+
+
+async def test_the_last_spans_have_no_more_than_what_is_left_of_the_time_to_end(tmp_path: Path) -> None:
+    with forked(["-c", LATE], {"PATH": os.environ["PATH"]}, tmp_path / "late") as process:
+
+        async def waits() -> bool:
+            return '"event": "waiting"' in process.said()
+
+        await eventually(waits)
+        process.signal(signal.SIGTERM)
+        assert await process.ended(10.0) == 0
+        (left_s,) = re.findall(r"the spans have (\S+) s", process.said())
+        assert float(left_s) <= 0.5
 
 
 async def test_who_is_told_to_stop_once_more_while_it_ends_has_ended_well(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import nats.errors
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import APIError, NotFoundError
 
@@ -56,6 +58,20 @@ async def test_a_snapshot_that_the_broker_gives_up_is_none(broker: Broker) -> No
     ended: Any = Msg(_client=broker.nc, headers={"Status": "408", "Description": "No Flow Response"})
     with pytest.raises(BrokerAway, match="gave up the snapshot of DELIVERIES: No Flow Response"):
         snapshot._require_end(ended, streams.DELIVERIES)
+
+
+async def test_a_connection_that_is_lost_is_not_called_a_long_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever waits for an answer then is told so at once, by the same error."""
+
+    async def lost(*_: object, **__: object) -> Msg:
+        raise nats.errors.TimeoutError
+
+    nc = Client()
+    monkeypatch.setattr(nc, "request", lost)
+    with pytest.raises(BrokerAway, match="or the connection to it was lost"):
+        await snapshot.info(nc, streams.DELIVERIES)
 
 
 async def test_a_stream_that_is_not_there_has_no_snapshot(broker: Broker) -> None:

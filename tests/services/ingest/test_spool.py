@@ -397,6 +397,21 @@ async def test_who_deletes_the_folder_costs_nothing_as_long_as_the_process_lives
         await log.knows(0, 2)
 
 
+async def test_a_disk_that_makes_no_file_is_named_by_the_same_words_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the log has a line for each delivery, and each is remembered, so that it is not said again."""
+    spool = Spool(tmp_path, logger()[0])
+
+    def refuse(path: str, *_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    for n in range(2):
+        with pytest.raises(SpoolFull, match=r"^Read-only file system$"):
+            await spool.put(delivery(n))
+
+
 async def test_a_file_has_an_end_and_the_next_one_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

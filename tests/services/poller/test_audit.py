@@ -30,7 +30,7 @@ async def test_a_poller_names_what_could_lose_what_it_finds_and_asks_only_what_i
         assert complaints == []
     finally:
         await nc.close()
-    assert [(each["severity"], each["part"]) for each in log.warnings] == [
+    assert log.parts == [
         ("error", f"stream {streams.DELIVERIES}"),
         ("warning", f"stream {streams.POLLER_STREAM}"),
     ]
