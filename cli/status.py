@@ -36,7 +36,7 @@ from services.projector.shadow import About, ours
 from services.projector.work import running
 
 STREAM_WARNING_FRACTION = 0.80
-"""From here on the log is called nearly full: what is full refuses every delivery."""
+"""From here on the log is called nearly full: when it is full, only the spool takes deliveries."""
 STREAM_BAD_FRACTION = 0.95
 LAG_WARNING_COUNT = 10_000
 STATEMENT_MS_MAX = 5_000
@@ -293,7 +293,7 @@ def _room(name: str, info: StreamInfo, limit: int | None, report: Report) -> Non
     # A stream that makes room by itself is never full.
     if info.config.discard == DiscardPolicy.NEW and fraction >= STREAM_WARNING_FRACTION:
         word = "bad" if fraction >= STREAM_BAD_FRACTION else "warning"
-        advice = ": make room before it is full, a full log refuses every delivery"
+        advice = ": make room before it is full, a full log takes no delivery"
     report.add(name, word, f"{what}, {fraction:.0%} of {terminal.size(limit)}{advice}")
 
 

@@ -314,7 +314,10 @@ class Start:
             port = first + n if first else 0
             holder = ports.reserve(self.settings.odooops_ops_host, port) if port <= PORT_MAX else None
             if holder is None:
-                raise BadSettings(f"ODOOOPS_OPS_PORT is {first}: port {port}, for {service}, cannot be had")
+                raise BadSettings(
+                    f"ODOOOPS_OPS_PORT is {first}: port {port}, for {service}, cannot be had:"
+                    f" name the first of {len(self.services)} free ones"
+                )
             self._held.enter_context(holder)
             found[service] = holder.getsockname()[1]
         return found

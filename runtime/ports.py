@@ -57,7 +57,7 @@ def _socket(host: str) -> tuple[socket.socket, str]:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
-        raise BadSettings(f"ODOOOPS_HOST is {host!r}: {error.strerror}") from None
+        raise BadSettings(f"ODOOOPS_HOST or ODOOOPS_OPS_HOST is {host!r}: {error.strerror}") from None
     return socket.socket(family, kind), str(address[0])
 
 

@@ -278,9 +278,7 @@ _DEALS = """
 import asyncio, json, sys
 from nats.aio.client import Client
 from runtime import bus, postgres
-from runtime.bus import BrokerAway
-from runtime.embedded import free_port
-from services.projector import crew, crew_member, replaying
+from services.projector import crew, replaying
 from services.projector.blocks import Folding
 from services.projector.rebuild import rebuild
 from services.projector.work import Addresses, Work
