@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,8 @@ def document(sources: Mapping[str, Source]) -> Json:
     }
 
 
-def refusals_in(folder: Path) -> list[Refusal]:
+@cache
+def refusals_in(folder: Path) -> tuple[Refusal, ...]:
     """Every refusal that the modules of a folder can raise."""
     found = {
         refusal
@@ -126,7 +128,7 @@ def refusals_in(folder: Path) -> list[Refusal]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == Refused.__name__
         for refusal in _refusals(node)
     }
-    return sorted(found, key=lambda each: (each.status, each.reason or ""))
+    return tuple(sorted(found, key=lambda each: (each.status, each.reason or "")))
 
 
 def _refusals(call: ast.Call) -> Iterator[Refusal]:

@@ -99,11 +99,11 @@ def test_the_refusals_of_a_module_are_found(tmp_path: Path) -> None:
         "    return Refused(400 if x else 406, x.reason, 'x')\n"
         "    Refused(x.status, 'unknown status', 'x'); Refused(); other(500, 'no')\n"
     )
-    assert [
+    assert (
         openapi.Refusal(400, None),
         openapi.Refusal(401, "bad"),
         openapi.Refusal(406, None),
-    ] == openapi.refusals_in(tmp_path)
+    ) == openapi.refusals_in(tmp_path)
 
 
 def test_the_headers_that_github_cannot_do_without_are_required() -> None:
