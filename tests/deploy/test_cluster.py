@@ -55,6 +55,13 @@ def cluster() -> Iterator[brokers.Brokers]:
         yield three
 
 
+@pytest.fixture
+def cluster_of_its_own() -> Iterator[brokers.Brokers]:
+    """For who leaves it in pieces."""
+    with brokers.running(3) as three:
+        yield three
+
+
 async def provisioned(url: str, secret: Path, replicas: int) -> tuple[int, str]:
     """Run `python -m runtime.provision` as compose.yaml does: exit code and what it said."""
     secret.write_text(url)
@@ -332,8 +339,9 @@ async def test_whatever_becomes_of_one_node_nothing_acknowledged_is_lost_or_doub
 
 
 async def test_whoever_is_connected_to_a_broker_that_is_cut_off_goes_on_through_another(
-    cluster: brokers.Brokers, monkeypatch: pytest.MonkeyPatch
+    cluster_of_its_own: brokers.Brokers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cluster = cluster_of_its_own
     operator = await bus.connect(cluster.url("operator"), "operator")
     js = operator.jetstream(timeout=WAIT_S_MAX)
     await streams.provision(js, 3)
