@@ -14,6 +14,7 @@ import json
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -29,12 +30,14 @@ from nats.nuid import NUID
 from contracts import delivery as wire
 from contracts.delivery import Delivery, UnreadableDelivery
 from runtime import streams
-from runtime.permissions import inbox_prefix
+from runtime.permissions import inbox_prefix, question
 from runtime.settings import BadSettings
 
 STREAM_FULL_CODES = {10047, 10054, 10077}
 """Not enough storage, message too large, maximum bytes: the stream takes no more."""
 CLOSE_S_MAX = 2.0
+UNAVAILABLE = 503
+"""Of an error: JetStream is, not what was asked for."""
 ACK_TOKENS = 9
 """Of the subject by which a message is acknowledged, where it names no domain."""
 _ATOMIC_REFUSED = "the atomic batch was refused"
@@ -98,6 +101,9 @@ class _Client(Client):
     methods, it is as slow as it was, and nothing else.
     """
 
+    watching: asyncio.Task[None] | None = None
+    """Ends with the connection."""
+
     async def request(
         self,
         subject: str,
@@ -157,6 +163,11 @@ class _Client(Client):
             self._cut()
         await super().close()
 
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        if self.watching is not None:
+            self.watching.cancel()
+        await super()._close(status, do_cbs)
+
     def _cut(self) -> None:
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
@@ -180,6 +191,7 @@ async def connect(
 ) -> Client:
     """A connection that waits for one of the brokers that `url` names, and reconnects for ever.
 
+    Where JetStream is silent at one broker, it goes on to the next one that `url` names.
     `on_lost` hears of every disconnection and error; `on_closed` is called if the client gives up for good,
     after which only a new process helps. Raises BadSettings where `url` is no address.
     """
@@ -207,11 +219,62 @@ async def connect(
             disconnected_cb=report,
             closed_cb=closed,
         )
+        client.watching = asyncio.create_task(leave_the_silent(client, service, report))
         return client
     except (nats.errors.Error, ValueError):
         raise BadSettings(
             f"NATS_URL_{service.upper()}, or else NATS_URL, is no address like nats://user:password@host:4222"
         ) from None
+
+
+async def leave_the_silent(client: Client, user: str, report: Callable[[Exception], Awaitable[None]]) -> None:
+    """For ever: have `client` go on to its next broker when JetStream has been silent at the one it is connected to.
+
+    One that is cut off from the others keeps its clients and answers their pings. `report` hears of each change, of
+    which there is at most one in JETSTREAM_SILENT_S_MAX. Returns at once where there is no other broker.
+    """
+    if len(client.servers) == 1:
+        return
+    client.options["dont_randomize"] = True  # nats-py then takes one after the other, the present one last
+    asked, inbox = question(user), client.new_inbox()
+    unanswered, connection = 0, -1
+
+    async def hear(answer: Msg) -> None:
+        nonlocal unanswered
+        if is_led(answer.data):
+            unanswered = 0
+
+    await client.subscribe(inbox, cb=hear)
+    while True:
+        await asyncio.sleep(streams.JETSTREAM_ASK_S)
+        if not client.is_connected or client.is_draining:
+            continue
+        if client.stats["reconnects"] != connection:
+            connection, unanswered = client.stats["reconnects"], 0
+        # Questions are counted, not seconds: whoever stood still himself asks first.
+        silent_s = unanswered * streams.JETSTREAM_ASK_S
+        if silent_s >= streams.JETSTREAM_SILENT_S_MAX:
+            url = client.connected_url
+            where = f"{url.hostname}:{url.port}" if url else "a broker"
+            await report(
+                BrokerAway(f"JetStream was silent for {silent_s:g} s at {where}: the next broker is tried")
+            )
+            await client.force_reconnect()
+            continue
+        unanswered += 1
+        with suppress(nats.errors.Error, OSError):  # as good as no answer
+            await client.publish(asked, reply=inbox)
+
+
+def is_led(answer: bytes) -> bool:
+    """Whether what a broker says of a stream shows that it is at work: one that is cut off names no leader (seen)."""
+    try:
+        said = json.loads(answer)
+    except ValueError:  # nobody was there to answer
+        return False
+    if "error" in said:
+        return bool(said["error"].get("code") != UNAVAILABLE)
+    return "cluster" not in said or bool(said["cluster"].get("leader"))
 
 
 Store = Callable[[Delivery, float], Awaitable[Ack]]

@@ -159,6 +159,13 @@ USERS: Mapping[str, Permissions] = {
 }
 
 
+def question(user: str) -> str:
+    """What `user` may ask JetStream at any time: how a stream is. Raises ValueError for a name that is no user's."""
+    ask = f"{API}.STREAM.INFO."
+    allowed = (USERS.get(user) or subscriber(user)).publish
+    return next((subject for subject in allowed if subject.startswith(ask)), f"{ask}{DELIVERIES}")
+
+
 LOG_ACCOUNT = "LOG"
 SYSTEM_ACCOUNT = "$SYS"
 """The servers' own. Nobody logs in to it: whoever could might read and steer everything."""

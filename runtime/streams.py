@@ -101,6 +101,9 @@ PUBLISH_ATTEMPT_S = 2.5
 CONNECT_S_MAX = 2.0
 RECONNECT_WAIT_S = 0.5
 REQUEST_S_MAX = 5.0
+JETSTREAM_ASK_S = 3.0
+JETSTREAM_SILENT_S_MAX = 15.0
+"""Then a broker that is connected is left for the next one, if there is one: an election takes up to 9 s."""
 
 # The projector's loop.
 FETCH_COUNT = 250

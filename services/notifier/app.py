@@ -104,6 +104,7 @@ class Subscriber:
         self._log = log
         self._on_lost = on_lost
         self._client: Client | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._stopping = False
         self._reported: str | None = None
         self._taken = lag.Taken(streams.NOTIFIER_MAX_ACK_PENDING)
@@ -142,6 +143,7 @@ class Subscriber:
     async def start(self) -> None:
         """Connect and begin to pull; waits for broker and consumer as long as it takes."""
         self._client = await self._broker.connect()
+        self._watching = asyncio.create_task(bus.leave_the_silent(self._client, USER, self._report))
         said: dict[str, str] = {}
         while problem := await self._consumer_problem():
             if problem != said:
@@ -158,6 +160,8 @@ class Subscriber:
     async def stop(self) -> None:
         """Let the message in hand finish for a moment, then leave."""
         self._stopping = True
+        if self._watching is not None:
+            self._watching.cancel()
         try:
             async with asyncio.timeout(STOP_S_MAX):
                 await self._broker.stop()

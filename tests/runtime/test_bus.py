@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from nats.errors import BadHeaderError
 
 from runtime import bus, streams
+from runtime.permissions import USERS, question, subscriber
 from tests.chaos.proxy import Link
 from tests.conftest import Broker
 
@@ -139,3 +140,30 @@ async def test_a_deadline_holds_on_a_connection_that_takes_nothing_more(forgotte
     assert publishing.done()
     with pytest.raises(TimeoutError):
         await publishing
+
+
+@pytest.mark.parametrize(
+    ("answer", "led"),
+    [
+        ('{"cluster": {"name": "odooops", "leader": "nats-2"}}', True),
+        ('{"config": {"name": "DELIVERIES"}}', True),  # of a broker without a cluster
+        ('{"error": {"code": 404, "err_code": 10059, "description": "stream not found"}}', True),
+        ('{"cluster": {"name": "odooops", "replicas": [{"name": "nats-1", "current": true}]}}', False),
+        ('{"error": {"code": 503, "err_code": 10008}}', False),
+        ("", False),  # no responders
+    ],
+)
+def test_a_broker_is_at_work_if_it_knows_who_leads(answer: str, led: bool) -> None:
+    assert bus.is_led(answer.encode()) is led
+
+
+@pytest.mark.parametrize("user", [*USERS, "a_subscriber"])
+def test_everybody_may_ask_whether_the_broker_is_at_work(user: str) -> None:
+    allowed = (USERS.get(user) or subscriber(user)).publish
+    assert question(user) in allowed or allowed == (">",)
+
+
+async def test_the_only_broker_is_never_left(broker: Broker) -> None:
+    async with await bus.connect(broker.url("ingest"), "ingest") as client:
+        assert isinstance(client, bus._Client) and client.watching is not None
+        await asyncio.wait_for(client.watching, SOON_S)
