@@ -160,10 +160,10 @@ USERS: Mapping[str, Permissions] = {
 
 
 def question(user: str) -> str:
-    """What `user` may ask JetStream at any time: how a stream is. Raises ValueError for a name that is no user's."""
-    ask = f"{API}.STREAM.INFO."
+    """What `user` may ask JetStream at any time: how the log is, or else the events. Raises ValueError for no user."""
+    of_log = f"{API}.STREAM.INFO.{DELIVERIES}"
     allowed = (USERS.get(user) or subscriber(user)).publish
-    return next((subject for subject in allowed if subject.startswith(ask)), f"{ask}{DELIVERIES}")
+    return of_log if {of_log, ">"} & set(allowed) else f"{API}.STREAM.INFO.{EVENTS}"
 
 
 LOG_ACCOUNT = "LOG"

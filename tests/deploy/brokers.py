@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import signal
 import subprocess
@@ -22,7 +21,6 @@ CONFIG = ROOT / "deploy" / "nats" / "nats.conf"
 MAKE_SECRETS = ROOT / "deploy" / "make-secrets"
 HEALTH_S_MAX = 1.0
 LAST_WORDS_CHARS = 2_000
-_ELSE = "another-password-"
 
 
 @dataclass(frozen=True)
@@ -83,30 +81,6 @@ class Node:
 
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
-
-    def cut_off(self) -> None:
-        """It goes on, and so do its clients' connections, but the other brokers and it do not know each other."""
-        self._reload(
-            lambda known: re.sub(r'routes:|(?<=_ROUTES: ")', lambda found: f"{found[0]}{_ELSE}", known)
-        )
-        _until(self._is_alone)
-
-    def _is_alone(self) -> bool:
-        url = f"http://{embedded.LOOPBACK}:{self.prepared.health_port}/routez"
-        with urllib.request.urlopen(url, timeout=HEALTH_S_MAX) as answer:
-            return not json.load(answer)["routes"]
-
-    def rejoin(self) -> None:
-        """The others and it find each other again."""
-        self._reload(lambda known: known.replace(_ELSE, ""))
-
-    def _reload(self, change: Callable[[str], str]) -> None:
-        folder = Path(self.prepared.command[2]).parent
-        config, known = folder / "nats.conf", folder / "passwords.conf"
-        name = f"server_name: {self.prepared.name}\n"  # a reload does not know what the command line said
-        config.write_text(name + config.read_text().removeprefix(name))
-        known.write_text(change(known.read_text()))
-        self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """Have it end."""

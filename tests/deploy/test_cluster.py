@@ -26,7 +26,7 @@ from runtime import bus, embedded, provision, settings, streams
 from runtime.audit import asking
 from runtime.audit import broker as audit
 from runtime.postgres import make_engine
-from runtime.pull import ConsumerGone, Pull
+from runtime.pull import Pull
 from runtime.streams import BODIES_STREAM, DELIVERIES, EVENTS, PROJECTOR
 from services.ingest.group_commit import store_by
 from services.notifier.app import Subscriber
@@ -51,13 +51,6 @@ MANY = 100
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[brokers.Brokers]:
-    with brokers.running(3) as three:
-        yield three
-
-
-@pytest.fixture
-def cluster_of_its_own() -> Iterator[brokers.Brokers]:
-    """For who leaves it in pieces."""
     with brokers.running(3) as three:
         yield three
 
@@ -336,83 +329,6 @@ async def test_whatever_becomes_of_one_node_nothing_acknowledged_is_lost_or_doub
     assert sorted(senders.acknowledged) == sorted(stored)
     await ingest.close()
     await operator.close()
-
-
-async def test_whoever_is_connected_to_a_broker_that_is_cut_off_goes_on_through_another(
-    cluster_of_its_own: brokers.Brokers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = cluster_of_its_own
-    operator = await bus.connect(cluster.url("operator"), "operator")
-    js = operator.jetstream(timeout=WAIT_S_MAX)
-    await streams.provision(js, 3)
-    leader, consumer = await leader_of(js), (await js.consumer_info(DELIVERIES, PROJECTOR)).cluster
-    # Neither leads: an election would take up to 9 s.
-    away = next(name for name in cluster.nodes if name not in (leader, consumer and consumer.leader))
-    before = (await js.stream_info(DELIVERIES)).state.last_seq
-    await operator.close()
-
-    def by_way_of_it(user: str) -> str:
-        addresses = dict(zip(cluster.nodes, cluster.url(user).split(","), strict=True))
-        return ",".join([addresses.pop(away), *addresses.values()])
-
-    said: list[str] = []
-
-    async def hear(reason: str) -> None:
-        said.append(reason)
-
-    monkeypatch.setattr(
-        "nats.aio.client.shuffle", lambda pool: None
-    )  # the first address is connected to first
-    monkeypatch.setattr(streams, "JETSTREAM_ASK_S", 0.1)
-    monkeypatch.setattr(streams, "JETSTREAM_SILENT_S_MAX", 0.5)
-    stays = await bus.connect(by_way_of_it("ingest").split(",")[0], "ingest")
-    ingest = await bus.connect(by_way_of_it("ingest"), "ingest", hear)
-    projector = await bus.connect(by_way_of_it("projector"), "projector")
-    senders, ended = Senders(store_by(ingest)), asyncio.Event()
-    read: list[int] = []
-
-    async def pull() -> None:
-        pulling = Pull(projector, DELIVERIES, PROJECTOR, SENDERS)
-        while not ended.is_set() or len(read) <= len(senders.acknowledged):
-            try:
-                messages = await pulling.fetch(POLL_S)
-            except ConsumerGone:  # as each worker does: come again
-                await asyncio.sleep(POLL_S)
-                continue
-            for message in messages:
-                if (seq := bus.sequence_of(message)) > before:
-                    read.append(seq)
-                await message.ack()
-        await pulling.close()
-
-    working: list[asyncio.Task[None]] = []
-    try:
-        await bus.store_delivery(ingest.jetstream(), delivery("before"))
-        cluster.nodes[away].cut_off()
-        assert said == []
-        working += [asyncio.create_task(senders.send(ended)) for _ in range(SENDERS)]
-        working.append(asyncio.create_task(pull()))
-        await senders.go_on()
-        ended.set()
-        async with asyncio.timeout(OUTAGE_S_MAX):
-            await asyncio.gather(*working)
-        # It is still cut off, and whoever knows no other broker is still connected to it.
-        assert stays.is_connected
-        with pytest.raises(bus.BrokerAway):
-            await bus.store_delivery(stays.jetstream(), delivery("never"), POLL_S)
-    finally:
-        for task in working:
-            task.cancel()
-        cluster.nodes[away].rejoin()
-    port = cluster.ports[list(cluster.nodes).index(away)]
-    assert said[0].startswith("JetStream was silent for 0.5 s at ") and f":{port}: " in said[0]
-    js = projector.jetstream(timeout=WAIT_S_MAX)
-    last = (await js.stream_info(DELIVERIES)).state.last_seq
-    stored = [(await bus.read_delivery(js, seq)).identity for seq in range(before + 1, last + 1)]
-    assert sorted([delivery("before").identity, *senders.acknowledged]) == sorted(stored)
-    assert sorted(read) == list(range(before + 1, last + 1))
-    for client in (stays, ingest, projector):
-        await client.close()
 
 
 async def test_where_no_broker_is_at_work_each_is_tried_in_turn(

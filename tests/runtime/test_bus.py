@@ -158,9 +158,10 @@ def test_a_broker_is_at_work_if_it_knows_who_leads(answer: str, led: bool) -> No
 
 
 @pytest.mark.parametrize("user", [*USERS, "a_subscriber"])
-def test_everybody_may_ask_whether_the_broker_is_at_work(user: str) -> None:
+def test_everybody_may_ask_whether_the_broker_is_at_work_of_the_log_if_he_works_on_it(user: str) -> None:
     allowed = (USERS.get(user) or subscriber(user)).publish
     assert question(user) in allowed or allowed == (">",)
+    assert question(user).endswith(".EVENTS" if user in ("notifier", "a_subscriber") else ".DELIVERIES")
 
 
 async def test_the_only_broker_is_never_left(broker: Broker) -> None:
