@@ -392,16 +392,15 @@ class HalfRestored(Exception):
     """a restore is under way, or broke off"""
 
 
-async def refuse_half_restored(js: JetStreamContext) -> None:
+def _refuse_half_restored(there: Iterable[StreamConfig | ConsumerConfig | None]) -> None:
     """Raises HalfRestored where a stream waits for others of its backup.
 
     What is made empty now, the rest could not be put into once anything was stored there.
     """
-    for made in all_made():
-        found = await made.found(js) if made.of_stream else None
-        if found is not None and RESTORING in (found.metadata or {}):
+    for found in there:
+        if isinstance(found, StreamConfig) and RESTORING in (found.metadata or {}):
             raise HalfRestored(
-                f"a restore broke off here, or is under way: {made.name} is restored, and others may be missing:"
+                f"a restore broke off here, or is under way: {found.name} is restored, and others may be missing:"
                 " run the same `odooops restore` again first, or use an empty system"
             )
 
@@ -414,10 +413,10 @@ async def provision(js: JetStreamContext, replicas: int = 1, *, restoring: bool 
     from a broker's restart on. Unless `restoring`, raises HalfRestored.
     """
     drift: list[Drift] = []
+    there = [(made, await made.found(js)) for made in all_made(replicas)]
     if not restoring:
-        await refuse_half_restored(js)
-    for made in all_made(replicas):
-        found = await made.found(js)
+        _refuse_half_restored(found for _, found in there)
+    for made, found in there:
         if found is None:
             await made.make(js)
             continue
@@ -473,7 +472,8 @@ async def mend(nc: Client, drifts: Iterable[Drift], replicas: int = 1) -> tuple[
     be changed, and reads all again where it may have passed over something. Where the broker no longer answers, the
     rest is left as it is. Raises HalfRestored.
     """
-    await refuse_half_restored(nc.jetstream())
+    js = nc.jetstream()
+    _refuse_half_restored([await each.found(js) for each in all_made() if each.of_stream])
     done: list[str] = []
     left: list[str] = []
     made = {each.where: each for each in all_made(replicas)}
