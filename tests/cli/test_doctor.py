@@ -14,21 +14,12 @@ from runtime import streams
 from tests.conftest import Broker
 from tests.servers import Database, in_thread
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("logins")]
 
 UNSEEN = (("unknown", "disk of the database"), ("unknown", "spool"))
 """Nothing tells how much disk Postgres and another machine's ingest have."""
 UNSYNCED = ("error", "database")
 """The tests' own Postgres runs without fsync."""
-
-
-@pytest.fixture(autouse=True)
-def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broker: Broker, database: Database) -> None:
-    monkeypatch.delenv("ODOOOPS_DATA_DIR", raising=False)
-    monkeypatch.chdir(tmp_path)
-    for user in ("reader", "operator"):
-        monkeypatch.setenv(f"NATS_URL_{user.upper()}", broker.url(user))
-        monkeypatch.setenv(f"DATABASE_URL_{user.upper()}", database.url(user))
 
 
 async def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:

@@ -26,20 +26,11 @@ from tests.servers import Database
 from tests.services.projector.running import event_ids, park_all, project_all, store, store_batch
 from tests.tables import count, snapshot
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("logins")]
 
 OPENED = delivery("issues", body("issues.opened.15"), 0, "opened")
 POISON = delivery("issues", b'{"action": "opened", "issue": 7}', 0, "poison")
 (REF,) = understand(SOURCES, OPENED).refs
-
-
-@pytest.fixture(autouse=True)
-def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broker: Broker, database: Database) -> None:
-    monkeypatch.delenv("ODOOOPS_DATA_DIR", raising=False)
-    monkeypatch.chdir(tmp_path)
-    for user in ("reader", "operator"):
-        monkeypatch.setenv(f"NATS_URL_{user.upper()}", broker.url(user))
-        monkeypatch.setenv(f"DATABASE_URL_{user.upper()}", database.url(user))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import typer
@@ -21,18 +20,9 @@ from tests.services.projector.running import project_all
 from tests.services.projector.test_redact import REF, issue, notified, places_of, stored
 from tests.tables import count
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("logins")]
 
 WHY = ("--why", "a request to erase")
-
-
-@pytest.fixture(autouse=True)
-def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broker: Broker, database: Database) -> None:
-    monkeypatch.delenv("ODOOOPS_DATA_DIR", raising=False)
-    monkeypatch.chdir(tmp_path)
-    for user in ("reader", "operator"):
-        monkeypatch.setenv(f"NATS_URL_{user.upper()}", broker.url(user))
-        monkeypatch.setenv(f"DATABASE_URL_{user.upper()}", database.url(user))
 
 
 @pytest.fixture
