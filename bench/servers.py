@@ -21,6 +21,7 @@ from runtime import embedded
 ROOT = Path(__file__).parent.parent
 START_S_MAX = 20.0
 POLL_S = 0.02
+"""Between two questions to a server that gives no signal; each wait has a deadline."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Disk:
     def seen_from_here(self) -> Path:
         if self._holder is None:
             return self.folder
-        return Path(f"/proc/{self._holder.pid}/root/{self.folder}")
+        return Path("/proc", str(self._holder.pid), "root", *self.folder.parts[1:])
 
     def entering(self) -> list[str]:
         """What to put before a command that is to see the disk."""
